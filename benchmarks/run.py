@@ -1,0 +1,45 @@
+"""Run the benchmarks that need no more than this machine, one after the other.
+
+python benchmarks/run.py            all of them
+python benchmarks/run.py overhead   the named ones
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+BENCHMARKS = {
+    "demo": "the demo: rates, sizes, seconds, memory",
+    "coding": "tokens/s of coding in both directions; its bits against the measured ones",
+    "overhead": "train() against a bare loop",
+    "pack": "every coder of weights against the entropy",
+}
+"""Script -> what it measures."""
+ON_REQUEST = {"gpu": "training on one GPU; needs --data, see its --help"}
+
+
+def main() -> None:
+    """Run the named benchmarks, or all; exit 1 if one of them failed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    names = parser.parse_args().names or list(BENCHMARKS)
+    unknown = sorted(set(names) - set(BENCHMARKS))
+    if unknown:
+        parser.error(f"no benchmark '{unknown[0]}': choose from {', '.join(BENCHMARKS)}")
+    failed = [name for name in names if not run(name)]
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+def run(name: str) -> bool:
+    """Run one benchmark in a process of its own; say whether it came through."""
+    print(f"{name}: {BENCHMARKS[name]}", flush=True)
+    return subprocess.run([sys.executable, FOLDER / f"{name}.py"], check=False).returncode == 0
+
+
+if __name__ == "__main__":
+    main()

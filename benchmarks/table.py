@@ -1,0 +1,168 @@
+"""Write the README's table of numbers from the stored results.
+
+python benchmarks/table.py           rewrite the block between the two markers
+python benchmarks/table.py --check   exit 1 if the block is not what the results say
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- numbers: begin -->", "<!-- numbers: end -->"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: which stored figure it shows, how, and what was asked of it."""
+
+    what: str
+    file: str
+    key: str
+    """Dotted path inside the file's JSON."""
+    show: Callable[[Any], str]
+    bar: str
+    command: str
+
+
+def _bpb(kind: str) -> Callable[[float], str]:
+    return lambda value: f"{value:.4f} bpb ({kind})"
+
+
+def _count(unit: str) -> Callable[[float], str]:
+    return lambda value: f"{value:,.0f} {unit}"
+
+
+def _percent_of(value: float) -> str:
+    return f"{value:.1%}"
+
+
+def _mib(value: float) -> str:
+    return f"{value / 2**20:,.0f} MiB"
+
+
+_DEMO, _OVERHEAD = "`make demo`", "`python benchmarks/overhead.py`"
+_CODING = "`python benchmarks/coding.py`"
+_GPU = "`python benchmarks/gpu.py`"
+LINES = (
+    Line("demo, held-out text", "demo", "coded_bpb", _bpb("coded"), "<= 1.65", _DEMO),
+    Line("the same, teacher-forced", "demo", "measured_bpb", _bpb("measured"), "", _DEMO),
+    Line(
+        "coded above measured",
+        "demo",
+        "gap_percent",
+        lambda value: f"{value:+.3f} %",
+        "-0.01 to 0.2 %",
+        _DEMO,
+    ),
+    Line("xz -9e on the same bytes", "demo", "compressors.xz -9e", _bpb("coded"), "", _DEMO),
+    Line("artifact", "demo", "artifact_bytes", _count("bytes"), "<= 400,000", _DEMO),
+    Line("all stages but the report", "demo", "total_seconds", _count("s"), "", _DEMO),
+    Line("peak memory", "demo", "peak_memory_bytes", _mib, "<= 3,072 MiB", _DEMO),
+    Line("encoding", "coding", "encode_tokens_per_s", _count("tokens/s"), ">= 2,500", _CODING),
+    Line("decoding", "coding", "decode_tokens_per_s", _count("tokens/s"), ">= 2,500", _CODING),
+    Line(
+        "decoding time, of encoding's",
+        "coding",
+        "decode_over_encode_seconds",
+        _percent_of,
+        "85 to 115 %",
+        _CODING,
+    ),
+    Line(
+        "training speed, of a bare loop's", "overhead", "ratio", _percent_of, ">= 95 %", _OVERHEAD
+    ),
+    Line(
+        "golf-baseline on one GPU",
+        "gpu",
+        "golf-baseline.tokens_per_second",
+        _count("tokens/s"),
+        ">= 1,500,000",
+        _GPU,
+    ),
+    Line(
+        "pr1430-base on one GPU",
+        "gpu",
+        "pr1430-base.tokens_per_second",
+        _count("tokens/s"),
+        ">= 1,160,000",
+        _GPU,
+    ),
+)
+
+
+def main() -> None:
+    """Rewrite or check the README's block."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    readme = ROOT / "README.md"
+    old = readme.read_text(encoding="utf-8")
+    new = replace_block(old, render_table(read_results(RESULTS)))
+    if args.check and new != old:
+        sys.exit("README.md: the table is not what benchmarks/results say: run `make table`")
+    if new != old:
+        readme.write_text(new, encoding="utf-8")
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """Return every stored result: file name without suffix -> its JSON."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
+def render_table(results: dict[str, Any]) -> str:
+    """Return the table as Markdown; a line whose figure is not stored is left out."""
+    found = [(line, look_up(results.get(line.file), line.key)) for line in LINES]
+    rows = [
+        f"| {line.what} | {line.show(value)} | {line.bar} | {line.command} |"
+        for line, value in found
+        if value is not None
+    ]
+    if not rows:
+        return "No results are stored yet: `make bench` writes them to `benchmarks/results/`."
+    head = ["| what | number | wanted | command |", "| --- | --- | --- | --- |"]
+    return "\n".join([*head, *rows, "", *_machines(results)])
+
+
+def look_up(result: Any, key: str) -> Any:
+    """Return the figure at a dotted key, or None if there is none."""
+    for part in key.split("."):
+        result = result.get(part) if isinstance(result, dict) else None
+    return result
+
+
+def replace_block(text: str, block: str) -> str:
+    """Return the text with everything between the two markers replaced."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        sys.exit(f"README.md must hold {BEGIN} and {END} once each")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{block}\n{END}{after}"
+
+
+def _machines(results: dict[str, Any]) -> list[str]:
+    """Return on which machine the figures of each file were taken."""
+    files: dict[str, list[str]] = {}
+    for name in dict.fromkeys(line.file for line in LINES):
+        result = results.get(name) or {}
+        machine = result.get("hardware") or result.get("machine") or {}
+        where = result.get("gpu") or _cpu(machine)
+        if where:
+            files.setdefault(where, []).append(name)
+    parts = [f"{', '.join(names)}: {where}" for where, names in files.items()]
+    return [f"Measured on: {'; '.join(parts)}."]
+
+
+def _cpu(machine: dict[str, Any]) -> str:
+    return f"{machine['cores']} cores of {machine['cpu']}" if "cores" in machine else ""
+
+
+if __name__ == "__main__":
+    main()

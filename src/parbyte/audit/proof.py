@@ -1,0 +1,133 @@
+"""The decode proof: a fresh process restores the text from the artifact and the bitstream alone.
+
+The process starts in an empty folder that holds copies of the two files and nothing else; it is
+told no other path. Its interpreter is isolated: no user site, no PYTHON* settings, no current
+folder on its path. What it writes is then compared with the original, byte for byte.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from parbyte.base.clock import Stopwatch
+from parbyte.base.errors import ProofError
+from parbyte.base.files import resource_error, sha256_file
+
+_PACKAGE_ROOT = Path(__file__).parents[2]
+_WORKER = (
+    "import sys; root, *rest = sys.argv[1:]; sys.path.insert(0, root); "
+    "from parbyte.audit.decode_worker import main; sys.exit(main(rest))"
+)
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProofResult:
+    """What the fresh process restored, and whether it is the text."""
+
+    proven: bool
+    reason: str
+    """Empty if proven, else one line."""
+    artifact_bytes: int
+    artifact_sha256: str
+    bitstream_bytes: int
+    bitstream_sha256: str
+    text_bytes: int
+    text_sha256: str
+    seconds: float
+    """The whole process: start of the interpreter, loading, decoding."""
+    decode_seconds: float
+    """Loading and decoding alone."""
+
+
+def prove(
+    artifact: Path,
+    bitstream: Path,
+    *,
+    expected_sha256: str,
+    expected_bytes: int,
+    original: Path | None = None,
+    quiet: bool = True,
+) -> ProofResult:
+    """Decode in a fresh process and compare: length, SHA-256 and, if given, the original's bytes.
+
+    Raises DataError if a file cannot be read, ResourceError if there is no room for the proof.
+    """
+    hashes = {path: sha256_file(path) for path in (artifact, bitstream)}
+    try:
+        with tempfile.TemporaryDirectory(prefix="parbyte-proof-") as name:
+            folder = Path(name)
+            restored = folder / "text"
+            watch = Stopwatch()
+            try:
+                decode_seconds = _decode(artifact, bitstream, folder, restored, quiet)
+                reason = _compare(restored, expected_sha256, expected_bytes, original)
+            except ProofError as error:
+                decode_seconds, reason = 0.0, str(error)
+            seconds = watch.elapsed_s()
+            whole = restored.is_file()
+            return ProofResult(
+                proven=not reason,
+                reason=reason,
+                artifact_bytes=artifact.stat().st_size,
+                artifact_sha256=hashes[artifact],
+                bitstream_bytes=bitstream.stat().st_size,
+                bitstream_sha256=hashes[bitstream],
+                text_bytes=restored.stat().st_size if whole else 0,
+                text_sha256=sha256_file(restored) if whole else "",
+                seconds=seconds,
+                decode_seconds=decode_seconds,
+            )
+    except OSError as error:
+        raise resource_error(error, Path(error.filename or tempfile.gettempdir())) from None
+
+
+def _decode(artifact: Path, bitstream: Path, folder: Path, restored: Path, quiet: bool) -> float:
+    shutil.copyfile(artifact, folder / "artifact")
+    shutil.copyfile(bitstream, folder / "bitstream")
+    voice = "quiet" if quiet else "loud"
+    # The names are relative: the process never learns where the run lives.
+    names = ["artifact", "bitstream", restored.name, voice]
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", _WORKER, str(_PACKAGE_ROOT), *names],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL if quiet else None,
+        check=False,
+    )
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        raise ProofError(f"the decoding process died with status {done.returncode}") from None
+    if "error" in answer:
+        raise ProofError(answer["error"])
+    return float(answer["decode_seconds"])
+
+
+def _compare(restored: Path, sha256: str, num_bytes: int, original: Path | None) -> str:
+    """Return what is wrong with the restored text in one line; empty if it is the original."""
+    if not restored.is_file():
+        return "the decoding process left no text"
+    got_bytes = restored.stat().st_size
+    if got_bytes != num_bytes:
+        return f"the decoded text has {got_bytes:,} bytes, the held-out text {num_bytes:,}"
+    if sha256_file(restored) != sha256:
+        return "the decoded text has another SHA-256 than the held-out text"
+    if original is not None and original.is_file() and not _are_equal(restored, original):
+        return f"the decoded text differs from '{original}'"
+    return ""
+
+
+def _are_equal(one: Path, other: Path) -> bool:
+    with one.open("rb") as left, other.open("rb") as right:
+        while True:
+            block = left.read(_BLOCK_BYTES)
+            if block != right.read(_BLOCK_BYTES):
+                return False
+            if not block:
+                return True

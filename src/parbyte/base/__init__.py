@@ -1,0 +1,1 @@
+"""Errors, units, settings, files, clock, ranks and console: what every room stands on."""

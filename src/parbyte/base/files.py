@@ -1,0 +1,92 @@
+"""Files that are either whole or absent: atomic writes, hashes, JSON."""
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from parbyte.base.errors import DataError, ResourceError
+
+
+@contextmanager
+def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a temporary file beside `path` and rename it over `path` only if the block succeeds.
+
+    Raises ResourceError when the folder cannot be written or the disk is full.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        temporary = Path(name)
+        # mkstemp makes private files; a finished file gets the permissions of any other new file.
+        os.fchmod(handle, 0o666 & ~_umask())
+        with os.fdopen(handle, mode) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise resource_error(error, path) from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file or nothing."""
+    with atomic_file(path) as stream:
+        stream.write(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write one JSON value, indented, whole or not at all."""
+    write_bytes(path, (json.dumps(value, indent=2, sort_keys=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON file; DataError if it is missing or no JSON."""
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise DataError(f"cannot read '{path}': {error.strerror}") from None
+    except ValueError as error:
+        raise DataError(f"'{path}' is no JSON: {error}") from None
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Return the SHA-256 of `data` in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal, reading it in blocks."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read '{path}': {error.strerror}") from None
+
+
+def resource_error(error: OSError, path: Path) -> ResourceError:
+    """Translate an operating-system refusal to write `path` into one line."""
+    remedy = {
+        errno.ENOSPC: "free some space or choose another folder",
+        errno.EACCES: "choose a folder that you may write",
+        errno.EROFS: "choose a folder that you may write",
+        errno.ENOTDIR: "a file stands where a folder is needed: choose another path",
+        errno.EEXIST: "a file stands where a folder is needed: choose another path",
+    }.get(error.errno or 0, "choose another path")
+    return ResourceError(f"cannot write '{path}': {error.strerror}; {remedy}")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,90 @@
+"""What a person sees while work goes on: a rich bar on a terminal, plain lines elsewhere.
+
+Messages and progress go to stderr, results to stdout.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+
+from parbyte.base.clock import now_s
+
+_PLAIN_INTERVAL_S = 5.0
+
+
+@dataclass(frozen=True)
+class Console:
+    """How this command talks: not at all, in plain lines, or with live bars."""
+
+    quiet: bool = False
+    live: bool = False
+
+    def say(self, text: str) -> None:
+        """Print one line of news, unless quiet."""
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def progress(self, title: str, total: float) -> "Progress":
+        """Start a progress display over `total` units of work; use it in a `with` block."""
+        return Progress(self, title, total)
+
+
+def console_for(*, quiet: bool) -> Console:
+    """Choose live bars on a terminal, plain lines on anything else."""
+    return Console(quiet=quiet, live=not quiet and sys.stderr.isatty())
+
+
+class Progress:
+    """Work done so far, with figures beside it (loss, bpb, tokens/s) and the time left."""
+
+    def __init__(self, console: Console, title: str, total: float) -> None:
+        self._console = console
+        self._title = title
+        self._total = max(total, 1e-9)
+        self._started_at = now_s()
+        self._said_at = self._started_at
+        self._bar = None
+        if console.live:
+            from rich.console import Console as RichConsole
+            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as RichProgress
+
+            self._bar = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f}%"),
+                TextColumn("{task.fields[figures]}"),
+                TimeRemainingColumn(),
+                console=RichConsole(stderr=True),
+            )
+            self._task = self._bar.add_task(title, total=self._total, figures="")
+
+    def __enter__(self) -> "Progress":
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: float, figures: Mapping[str, str] | None = None) -> None:
+        """Show that `done` of the total is finished, with a few named figures."""
+        shown = "  ".join(f"{k} {v}" for k, v in (figures or {}).items())
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, figures=shown)
+            return
+        now = now_s()
+        finished = done >= self._total
+        if self._console.quiet or (now - self._said_at < _PLAIN_INTERVAL_S and not finished):
+            return
+        self._said_at = now
+        left = (now - self._started_at) * (self._total - done) / done if done > 0 else 0.0
+        percent = min(100.0, 100.0 * done / self._total)
+        self._console.say(f"{self._title} {percent:5.1f}%  {shown}  {max(left, 0.0):.0f} s left")

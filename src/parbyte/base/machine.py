@@ -1,0 +1,38 @@
+"""What a number was measured on: processor, cores, memory, versions."""
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("torch", "numpy", "constriction", "sentencepiece", "zstandard", "brotli")
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return the hardware that this process may use, as plain JSON values."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "system": platform.system(),
+        "architecture": platform.machine(),
+    }
+
+
+def describe_versions() -> dict[str, str]:
+    """Return the versions of Python, parbyte and the packages that numbers depend on."""
+    versions = {"python": platform.python_version()}
+    for name in ("parbyte", *_PACKAGES):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown"

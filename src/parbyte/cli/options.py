@@ -1,0 +1,43 @@
+"""Arguments and options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from parbyte.base.errors import DataError
+from parbyte.run_folder import ARTIFACT_FILE
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A shipped recipe, a recipe file or a run folder.")
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="RUN", help="Run folder; default: runs/NAME of the recipe."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a value, e.g. train.seconds=60; repeatable."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+ModelArgument = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="An artifact (model.parbyte) or a run folder.")
+]
+
+
+def artifact_path(model: Path) -> Path:
+    """Return the artifact that a path stands for: itself, or the one in a run folder."""
+    path = model / ARTIFACT_FILE if model.is_dir() else model
+    if not path.is_file():
+        raise DataError(f"no artifact '{path}': give a model.parbyte or a finished run folder")
+    return path
+
+
+def input_file(path: Path) -> Path:
+    """Return the path of a file that must exist."""
+    if not path.is_file():
+        raise DataError(f"no file '{path}'")
+    return path

@@ -1,0 +1,90 @@
+"""What must be the same to decode as it was to encode: model, engine, device, threads, machine.
+
+The torch engine repeats its floats bit for bit only under these conditions, so the header records
+them. All but the last must match; another machine or torch version may well give the same bits, so
+there decoding is tried and the text's digest decides.
+"""
+
+import hashlib
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from parbyte.base.errors import BitstreamError
+from parbyte.base.machine import describe_machine, describe_versions
+from parbyte.codec.bitstream import Header, digests
+from parbyte.pack.artifact import Artifact
+from parbyte.predict.build import read_settings
+
+
+def conditions(artifact: Artifact, threads: int) -> Header:
+    """Return the header of a bitstream that this process would write with this artifact."""
+    tokenizer_sha256 = hashlib.sha256(artifact.tokenizer.to_blob()).hexdigest()
+    artifact_digest, tokenizer_digest = digests(artifact.sha256, tokenizer_sha256)
+    device = next(artifact.model.parameters()).device
+    return Header(
+        artifact=artifact_digest,
+        tokenizer=tokenizer_digest,
+        engine=read_settings(artifact.predict).engine,
+        device=device.type,
+        threads=threads,
+        machine=_machine_digest(device),
+    )
+
+
+def check_conditions(found: Header, here: Header) -> None:
+    """Raise BitstreamError if a bitstream's header asks for what is not here."""
+    if found.artifact != here.artifact:
+        raise BitstreamError(
+            f"the file was compressed with another model: it needs the one whose SHA-256 begins "
+            f"with {found.artifact.hex()[:12]}, this one's begins with {here.artifact.hex()[:12]}"
+        )
+    if found.tokenizer != here.tokenizer:
+        raise BitstreamError("the file was compressed with another tokenizer than the model's")
+    for name, needs, has in (
+        ("engine", found.engine, here.engine),
+        ("device", found.device, here.device),
+    ):
+        if needs != has:
+            raise BitstreamError(
+                f"the file was compressed with {name} '{needs}', decoding here would use '{has}': "
+                f"decompress it with {name} '{needs}'"
+            )
+
+
+def explain(error: BitstreamError, found: Header, here: Header) -> BitstreamError:
+    """Say what else may be at fault when undamaged bits do not decode."""
+    if found.machine == here.machine:
+        return error
+    return BitstreamError(
+        f"{error}; it was compressed on another processor or with other versions of torch, numpy "
+        f"or constriction: decompress it there"
+    )
+
+
+@contextmanager
+def coding_arithmetic(threads: int) -> Iterator[None]:
+    """Compute with this number of threads and full float32, and put the settings back."""
+    threads_before = torch.get_num_threads()
+    precision_before = torch.get_float32_matmul_precision()
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads_before)
+        torch.set_float32_matmul_precision(precision_before)
+
+
+def _machine_digest(device: torch.device) -> bytes:
+    versions = describe_versions()
+    parts = [
+        platform.machine(),
+        describe_machine()["cpu"],
+        torch.backends.cpu.get_cpu_capability(),
+        torch.cuda.get_device_name(device) if device.type == "cuda" else "",
+        *(versions[name] for name in ("torch", "numpy", "constriction")),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).digest()[:4]

@@ -1,0 +1,60 @@
+"""Causal attention with grouped heads: the one place that calls scaled dot-product attention.
+
+Shapes: B batch, H query heads, G key/value heads (G divides H), T new positions, S all positions
+(the T queries are the last T of them), K head_dim.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+# On one H100 cuDNN took 2.29 ms where flash took 3.34 (forward and backward, 98,304 tokens);
+# the others are there for shapes and masks that cuDNN refuses.
+_CUDA_BACKENDS = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
+
+
+def causal_attention(
+    q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, *, mask: Tensor | None
+) -> Tensor:
+    """Attend from the last T of S positions to all positions up to their own.
+
+    mask: bool[B or 1, 1, T, S], True where a query may look, causality included; None = causal.
+    Returns [B, H, T, K]. Logits are scaled by 1/sqrt(K).
+    """
+    num_queries, num_keys = q_BHTK.shape[2], k_BGSK.shape[2]
+    if num_queries == 1 and mask is None:
+        return _attend_one(q_BHTK, k_BGSK, v_BGSK)
+    is_causal = mask is None and num_queries == num_keys
+    if mask is None and not is_causal:
+        mask = lower_right_mask(num_queries, num_keys, q_BHTK.device)
+    grouped = q_BHTK.shape[1] != k_BGSK.shape[1]
+    if not q_BHTK.is_cuda:
+        return F.scaled_dot_product_attention(
+            q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, is_causal=is_causal, enable_gqa=grouped
+        )
+    with sdpa_kernel(_CUDA_BACKENDS, set_priority=True):
+        return F.scaled_dot_product_attention(
+            q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, is_causal=is_causal, enable_gqa=grouped
+        )
+
+
+def lower_right_mask(num_queries: int, num_keys: int, device: torch.device) -> Tensor:
+    """Return bool[1, 1, T, S]: query t is position S - T + t and sees itself and all before."""
+    ones = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device)
+    return ones.tril(diagonal=num_keys - num_queries)[None, None]
+
+
+def _attend_one(q_BH1K: Tensor, k_BGSK: Tensor, v_BGSK: Tensor) -> Tensor:
+    # One query sees everything, so the query heads of a group can stand where positions stand:
+    # grouped heads cost no copy of the keys, on any back end.
+    lanes, heads, _, head_dim = q_BH1K.shape
+    groups = k_BGSK.shape[1]
+    q_BGRK = q_BH1K.reshape(lanes, groups, heads // groups, head_dim)
+    y_BGRK = F.scaled_dot_product_attention(q_BGRK, k_BGSK, v_BGSK)
+    return y_BGRK.reshape(lanes, heads, 1, head_dim)

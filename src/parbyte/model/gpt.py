@@ -1,0 +1,259 @@
+"""The decoder-only transformer: one forward pass for training, measuring and stepping.
+
+tokens -> Embed -> blocks -> norm -> `hidden` -> `logits` (or, in training, the loss).
+Shapes: B lanes or batch, T positions, S past and new positions, D model_dim, V vocab.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from parbyte.kernels.attention import lower_right_mask
+from parbyte.kernels.loss import softcapped_cross_entropy, softcapped_logits
+from parbyte.model.attention import Attention, BlockWeights, Span
+from parbyte.model.cache import NO_TOKEN, Cache
+from parbyte.model.config import ModelConfig
+from parbyte.model.embed import Embed, ValueEmbed
+from parbyte.model.init import initialize_
+from parbyte.model.layers import leaky_square, rms_norm, rotary_tables
+
+_TABLE_POSITIONS = 4096
+
+
+class MLP(nn.Module):
+    """Two matrices around a squared leaky ReLU; used through its block's BlockWeights."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.up = nn.Parameter(torch.zeros(config.mlp_dim, config.model_dim))
+        self.down = nn.Parameter(torch.zeros(config.model_dim, config.mlp_dim))
+
+
+class Block(nn.Module):
+    """One layer: mix of stream and input embedding, then attention, then MLP."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.norm_scale = 1.0 / math.sqrt(layer + 1) if config.ln_scale else 1.0
+        self.mlp_slope = config.mlp_slope
+        self.attn = Attention(config, layer)
+        self.mlp = MLP(config)
+        self.attn_scale = nn.Parameter(torch.ones(config.model_dim))
+        self.mlp_scale = nn.Parameter(torch.ones(config.model_dim))
+        mix = torch.stack([torch.ones(config.model_dim), torch.zeros(config.model_dim)])
+        self.resid_mix = nn.Parameter(mix) if config.resid_mix else None
+
+    def weights(self, dtype: torch.dtype) -> BlockWeights:
+        """Return the matrices as the forward pass wants them.
+
+        A scale on a norm's output or on an output dim acts on the matrix just as well, where it
+        costs no pass over the activations: W (s n) = (s W) n and a * (W y) = (diag(a) W) y.
+        """
+        attn, mlp, scale = self.attn, self.mlp, self.norm_scale
+        ones = attn.gain.new_ones(attn.num_kv_heads)
+        mix = None
+        if self.resid_mix is not None:
+            mix = (self.resid_mix[0].to(dtype), self.resid_mix[1].to(dtype))
+        return BlockWeights(
+            qkv=(torch.cat([attn.q, attn.k, attn.v]) * scale).to(dtype),
+            out=(attn.out * self.attn_scale[:, None]).to(dtype),
+            up=(mlp.up * scale).to(dtype),
+            down=(mlp.down * self.mlp_scale[:, None]).to(dtype),
+            gain=torch.cat([attn.gain, ones]),
+            mix=mix,
+        )
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        start_BTD: Tensor,
+        weights: BlockWeights,
+        span: Span,
+        store: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
+        """Return the stream [B, T, D] after this layer; start_BTD is the stream before layer 0."""
+        if weights.mix is not None:
+            keep_D, start_D = weights.mix
+            x_BTD = torch.addcmul(keep_D * x_BTD, start_D, start_BTD)
+        x_BTD = x_BTD + self.attn(rms_norm(x_BTD), weights, span, store)
+        hidden = leaky_square(F.linear(rms_norm(x_BTD), weights.up), self.mlp_slope)
+        return x_BTD + F.linear(hidden, weights.down)
+
+
+class GPT(nn.Module):
+    """A causal language model; see ModelConfig for its parts.
+
+    seed: of the initial weights, the same on every machine kind up to the linear algebra library;
+    None leaves matrices and tables zero, for weights that are loaded next.
+    """
+
+    rope_cos: Tensor
+    rope_sin: Tensor
+
+    def __init__(self, config: ModelConfig, *, seed: int | None = 0) -> None:
+        super().__init__()
+        assert config.vocab_size > 0, "vocab_size comes from the tokenizer"
+        self.config = config
+        self.compute_dtype = torch.float32
+        self.embed = Embed(config)
+        self.value_embed = ValueEmbed(config) if config.value_embed_layers else None
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
+        shape = (config.num_skips, config.model_dim)
+        self.skip_weights = nn.Parameter(torch.ones(shape)) if config.num_skips else None
+        is_gated = config.skips == "gated" and config.num_skips > 0
+        self.skip_gates = nn.Parameter(torch.zeros(shape)) if is_gated else None
+        head_shape = (config.vocab_size, config.model_dim)
+        self.head = None if config.tied else nn.Parameter(torch.zeros(head_shape))
+        bias = torch.zeros(config.vocab_size)
+        self.logit_bias = nn.Parameter(bias) if config.logit_bias else None
+        cos, sin = self._new_rotary(_TABLE_POSITIONS)
+        self.register_buffer("rope_cos", cos, persistent=False)
+        self.register_buffer("rope_sin", sin, persistent=False)
+        if seed is not None:
+            initialize_(self, config, seed)
+
+    def set_compute_dtype(self, dtype: torch.dtype) -> None:
+        """Choose the dtype of activations and matrix products; the weights stay as they are."""
+        self.compute_dtype = dtype
+
+    def new_cache(self, num_lanes: int, capacity: int) -> Cache:
+        """Return an empty cache for `capacity` positions, bound to the weights of this moment."""
+        config, dtype, device = self.config, self.compute_dtype, self.embed.table.device
+        shape = (num_lanes, config.num_kv_heads, capacity, config.head_dim)
+        cos, sin = self._rotary(capacity)
+        with torch.no_grad():
+            weights = [block.weights(dtype) for block in self._layers()]
+        return Cache(
+            capacity=capacity,
+            keys=[torch.zeros(shape, dtype=dtype, device=device) for _ in self.blocks],
+            values=[torch.zeros(shape, dtype=dtype, device=device) for _ in self.blocks],
+            documents=torch.zeros(num_lanes, capacity, dtype=torch.int64, device=device),
+            last_token=torch.full((num_lanes, 1), NO_TOKEN, device=device),
+            last_embed=torch.zeros(num_lanes, 1, config.model_dim, dtype=dtype, device=device),
+            cos=cos,
+            sin=sin,
+            weights=weights,
+        )
+
+    def hidden(self, tokens_BT: Tensor, cache: Cache | None = None) -> Tensor:
+        """Return [B, T, D] after the last norm, in the compute dtype.
+
+        cache: holds the positions before these; the T new ones are appended. Call with a cache
+        under torch.no_grad or inference_mode.
+        """
+        dtype = self.compute_dtype
+        last_token = None if cache is None else cache.last_token
+        last_embed = None if cache is None else cache.last_embed
+        previous_BT = None
+        if self.embed.looks_back:
+            previous_BT = previous_tokens(tokens_BT, last_token, self.config.bos_id)
+        start_BTD, embed_BTD = self.embed(tokens_BT, previous_BT, last_embed, dtype)
+        span = self._span(tokens_BT, cache)
+        x_BTD = self._run_blocks(start_BTD, span, cache)
+        if cache is not None:
+            cache.length += tokens_BT.shape[1]
+            cache.last_token, cache.last_embed = tokens_BT[:, -1:], embed_BTD[:, -1:]
+        return rms_norm(x_BTD)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return float32[..., V]: scaled, biased and softcapped."""
+        return softcapped_logits(
+            hidden,
+            self._head().to(hidden.dtype),
+            self.logit_bias,
+            scale=self.config.logit_scale,
+            softcap=self.config.softcap,
+        )
+
+    def forward(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """Return the mean cross-entropy in nats over targets that are not -100."""
+        hidden = self.hidden(inputs_BT)
+        return softcapped_cross_entropy(
+            hidden.flatten(0, 1),
+            self._head().to(hidden.dtype),
+            self.logit_bias,
+            targets_BT.flatten(),
+            scale=self.config.logit_scale,
+            softcap=self.config.softcap,
+        )
+
+    def _layers(self) -> Sequence[Block]:
+        return cast("Sequence[Block]", self.blocks)
+
+    def _head(self) -> Tensor:
+        return self.embed.table if self.head is None else self.head
+
+    def _rotary(self, num_positions: int) -> tuple[Tensor, Tensor]:
+        if num_positions <= self.rope_cos.shape[0]:
+            return self.rope_cos[:num_positions], self.rope_sin[:num_positions]
+        cos, sin = self._new_rotary(num_positions)
+        return cos.to(self.rope_cos.device), sin.to(self.rope_sin.device)
+
+    def _new_rotary(self, num_positions: int) -> tuple[Tensor, Tensor]:
+        config = self.config
+        return rotary_tables(num_positions, config.head_dim, config.rope_dims, config.rope_base)
+
+    def _span(self, tokens_BT: Tensor, cache: Cache | None) -> Span:
+        dtype, num_new = self.compute_dtype, tokens_BT.shape[1]
+        value_embed = None
+        if self.value_embed is not None:
+            value_embed = self.value_embed(tokens_BT, dtype)
+        if cache is None:
+            start, (cos, sin) = 0, self._rotary(num_new)
+        else:
+            start = cache.length
+            assert start + num_new <= cache.capacity, "the caller resets a full cache"
+            cos, sin = cache.cos[start : start + num_new], cache.sin[start : start + num_new]
+        mask = self._document_mask(tokens_BT, cache) if self.config.document_mask else None
+        return Span(cos, sin, mask, start, value_embed)
+
+    def _document_mask(self, tokens_BT: Tensor, cache: Cache | None) -> Tensor:
+        num_new = tokens_BT.shape[1]
+        document_BT = (tokens_BT == self.config.bos_id).long().cumsum(1)
+        document_BS = document_BT
+        if cache is not None:
+            start, end = cache.length, cache.length + num_new
+            if start:
+                document_BT = document_BT + cache.documents[:, start - 1 : start]
+            cache.documents[:, start:end] = document_BT
+            document_BS = cache.documents[:, :end]
+        same_document = document_BT[:, :, None] == document_BS[:, None, :]
+        causal = lower_right_mask(num_new, document_BS.shape[1], tokens_BT.device)
+        return same_document[:, None] & causal
+
+    def _run_blocks(self, start_BTD: Tensor, span: Span, cache: Cache | None) -> Tensor:
+        x_BTD, skips, num_layers = start_BTD, [], self.config.num_layers
+        for layer, block in enumerate(self._layers()):
+            if cache is None:
+                weights, store = block.weights(start_BTD.dtype), None
+            else:
+                weights, store = cache.weights[layer], (cache.keys[layer], cache.values[layer])
+            if skips and layer >= num_layers // 2:
+                x_BTD = self._join(x_BTD, skips.pop(), layer - num_layers // 2)
+            x_BTD = block(x_BTD, start_BTD, weights, span, store)
+            if self.skip_weights is not None and layer < num_layers // 2:
+                skips.append(x_BTD)
+        return x_BTD
+
+    def _join(self, x_BTD: Tensor, skip_BTD: Tensor, pair: int) -> Tensor:
+        assert self.skip_weights is not None
+        skip_BTD = self.skip_weights[pair].to(x_BTD.dtype) * skip_BTD
+        if self.skip_gates is None:
+            return x_BTD + skip_BTD
+        gate_D = torch.sigmoid(self.skip_gates[pair]).to(x_BTD.dtype)
+        return torch.lerp(skip_BTD, x_BTD, gate_D)
+
+
+def previous_tokens(tokens_BT: Tensor, last_B1: Tensor | None, bos_id: int) -> Tensor:
+    """Return int64[B, T]: the token before each one, -1 at a start (see model.cache.NO_TOKEN)."""
+    if last_B1 is None:
+        previous_BT = F.pad(tokens_BT[:, :-1], (1, 0), value=NO_TOKEN)
+    elif tokens_BT.shape[1] == 1:
+        previous_BT = last_B1
+    else:
+        previous_BT = torch.cat([last_B1, tokens_BT[:, :-1]], dim=1)
+    return torch.where(tokens_BT == bos_id, NO_TOKEN, previous_BT)

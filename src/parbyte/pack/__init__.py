@@ -1,0 +1,1 @@
+"""Codes, tokenizer and settings to one file under a byte cap, and back."""

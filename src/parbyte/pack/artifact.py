@@ -1,0 +1,241 @@
+"""Model, tokenizer and predictor settings to one file under a cap, and back from nothing but it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from parbyte.base.errors import ArtifactError
+from parbyte.base.settings import to_table
+from parbyte.model.config import ModelConfig
+from parbyte.model.gpt import GPT
+from parbyte.model.roles import Role, role_of
+from parbyte.pack.accounting import cap_error, count_parts, tensor_rows
+from parbyte.pack.config import PackConfig
+from parbyte.pack.container import (
+    Container,
+    PayloadWriter,
+    read_container,
+    read_file,
+    write_container,
+)
+from parbyte.pack.fit import Draft, fit_to_cap
+from parbyte.pack.header import Header, expected_shapes, parse_header
+from parbyte.pack.streams import expand, shrink
+from parbyte.pack.tensors import (
+    CodeStreams,
+    Layout,
+    expand_codes,
+    expand_floats,
+    shrink_codes,
+    shrink_floats,
+)
+from parbyte.quant.config import QuantConfig
+from parbyte.quant.grid import Codes
+from parbyte.quant.quantize import Quantized, is_small, quantize_weights
+from parbyte.text.tokenizer import Tokenizer, load_tokenizer
+
+_LOWER_THE_RATE = (
+    "set 'pack.fit = true', raise 'quant.clip_std_*' or lower 'quant.bits_*', or choose a smaller "
+    "model"
+)
+
+
+@dataclass
+class Artifact:
+    """Everything that one file holds: a quantised model in eval mode on the CPU, and the rest.
+
+    sha256: of the whole file, as `sha256sum` prints it. parts: bytes by part. header: plain values.
+    """
+
+    model: GPT
+    tokenizer: Tokenizer
+    predict: dict[str, Any]
+    sha256: str
+    parts: dict[str, int]
+    header: dict[str, Any]
+
+
+def build_artifact(
+    weights: Mapping[str, Tensor],
+    model_config: ModelConfig,
+    tokenizer: Tokenizer,
+    predict_settings: dict[str, Any],
+    quant: QuantConfig,
+    pack: PackConfig,
+    cap_bytes: int,
+    meta: dict[str, Any],
+) -> bytes:
+    """Return the artifact's bytes, at most `cap_bytes` of them; equal input gives equal bytes.
+
+    meta: plain JSON values about the run, kept in the header and counted like everything else.
+    Raises CapError, which carries the table of parts, if it does not fit; ArtifactError if the
+    weights are not those of such a model; RecipeError if a weight is not finite.
+    """
+    roles = _roles(weights, model_config)
+    ordered = {name: weights[name].detach().to("cpu", torch.float32) for name in roles}
+    writer = _Writer(model_config, tokenizer, predict_settings, pack, meta)
+
+    def assemble(config: QuantConfig, layouts: Mapping[str, Layout]) -> Draft:
+        return writer.write(quantize_weights(ordered, roles, config), layouts)
+
+    if pack.fit:
+        return fit_to_cap(assemble, ordered, roles, quant, cap_bytes).data
+    draft = assemble(quant, {})
+    if len(draft.data) > cap_bytes:
+        raise cap_error(draft.parts, cap_bytes, _LOWER_THE_RATE)
+    return draft.data
+
+
+def load_artifact(path: Path) -> Artifact:
+    """Restore model, tokenizer and settings from a file.
+
+    Raises ArtifactError for anything but a sound artifact, before memory is taken for it.
+    """
+    data = read_file(path)
+    try:
+        container = read_container(data)
+        header = parse_header(container)
+        tokenizer = _load_tokenizer(container, header)
+        model = _load_model(container, header)
+    except ArtifactError as error:
+        raise ArtifactError(f"'{path}' {error}") from None
+    return Artifact(
+        model=model,
+        tokenizer=tokenizer,
+        predict=header.predict,
+        sha256=hashlib.sha256(data).hexdigest(),
+        parts=count_parts(container, header),
+        header=container.header,
+    )
+
+
+def inspect_artifact(path: Path) -> dict[str, Any]:
+    """Return what a file says about itself, and where its bytes are, without loading weights.
+
+    Raises ArtifactError for anything but a sound artifact.
+    """
+    data = read_file(path)
+    try:
+        container = read_container(data)
+        header = parse_header(container)
+    except ArtifactError as error:
+        raise ArtifactError(f"'{path}' {error}") from None
+    return {
+        "path": str(path),
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "parts": count_parts(container, header),
+        "tensors": tensor_rows(header),
+        "model": container.header["model"],
+        "tokenizer": header.tokenizer_kind,
+        "predict": header.predict,
+        "meta": header.meta,
+    }
+
+
+class _Writer:
+    """What all drafts of one artifact share; the streams that do not depend on the rate once."""
+
+    def __init__(
+        self,
+        model_config: ModelConfig,
+        tokenizer: Tokenizer,
+        predict_settings: dict[str, Any],
+        pack: PackConfig,
+        meta: dict[str, Any],
+    ) -> None:
+        blob = tokenizer.to_blob()
+        self._coders = pack.coders
+        self._tokenizer = shrink(blob, pack.coders)
+        self._plain: dict[str, Any] = {
+            "model": to_table(model_config),
+            "predict": predict_settings,
+            "meta": meta,
+        }
+        self._tokenizer_row = {"kind": tokenizer.kind, "bytes": len(blob)}
+
+    def write(self, quantized: Mapping[str, Quantized], layouts: Mapping[str, Layout]) -> Draft:
+        """Return one draft; a tensor named in `layouts` is coded in that way only."""
+        payload = PayloadWriter()
+        tokenizer_row = {**self._tokenizer_row, "stream": payload.add(self._tokenizer)}
+        rows, chosen = [], {}
+        small: dict[str, Tensor] = {}
+        for name, item in quantized.items():
+            if isinstance(item, Codes):
+                streams = shrink_codes(item, self._coders, layouts.get(name))
+                chosen[name] = streams.layout
+                rows.append(_code_row(name, item, streams, payload))
+            elif is_small(role_of(name), tuple(item.shape)):
+                small[name] = item
+            else:
+                values = payload.add(shrink_floats([item], self._coders))
+                rows.append({"name": name, "shape": list(item.shape), "bits": 16, "values": values})
+        small_row = {
+            "tensors": [[name, list(item.shape)] for name, item in small.items()],
+            "stream": payload.add(shrink_floats(list(small.values()), self._coders)),
+        }
+        header = {**self._plain, "tokenizer": tokenizer_row, "tensors": rows, "small": small_row}
+        data = write_container(json.loads(json.dumps(header)), payload.payload())
+        container = read_container(data)
+        return Draft(data, count_parts(container, parse_header(container)), chosen)
+
+
+def _code_row(
+    name: str, item: Codes, streams: CodeStreams, payload: PayloadWriter
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "shape": list(item.codes.shape),
+        "bits": item.bits,
+        "transposed": int(streams.layout.transposed),
+        "values": payload.add(streams.codes),
+        "scale": payload.add(streams.scale),
+    }
+
+
+def _roles(weights: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Role]:
+    """Return every parameter's role in the model's order, once the weights are known to be its."""
+    expected = expected_shapes(config)
+    found = {name: tuple(weight.shape) for name, weight in weights.items()}
+    if found != expected:
+        odd = sorted(found.items() ^ expected.items())[0][0]
+        raise ArtifactError(
+            f"the weights belong to another model: '{odd}' is {found.get(odd, 'missing')} there, "
+            f"{expected.get(odd, 'unknown')} in [model]; train again or restore the recipe"
+        )
+    return {name: role_of(name) for name in expected}
+
+
+def _load_tokenizer(container: Container, header: Header) -> Tokenizer:
+    blob = expand(container.stream(header.tokenizer), header.tokenizer_bytes)
+    tokenizer = load_tokenizer(header.tokenizer_kind, blob)
+    if (tokenizer.vocab_size, tokenizer.bos_id) != (header.model.vocab_size, header.model.bos_id):
+        raise ArtifactError("is damaged: its tokenizer and its model disagree on the vocabulary")
+    return tokenizer
+
+
+def _load_model(container: Container, header: Header) -> GPT:
+    """Allocate the checked model and fill it tensor by tensor: codes times scales in float32."""
+    model = GPT(header.model, seed=None)
+    model.eval().requires_grad_(False)
+    parameters = dict(model.named_parameters())
+    for entry in header.tensors:
+        values = container.stream(entry.values)
+        if entry.scale is None:
+            parameters[entry.name].copy_(expand_floats(values, [entry.shape])[0])
+            continue
+        layout = Layout(entry.values.coder, entry.transposed)
+        streams = CodeStreams(layout, values, container.stream(entry.scale))
+        codes = expand_codes(streams, entry.shape, entry.bits)
+        # In place, as quant.grid.dequantize would: the same float32 products without a copy.
+        parameters[entry.name].copy_(codes.codes).mul_(codes.scale.float().unsqueeze(-1))
+    small = expand_floats(container.stream(header.small), list(header.small_shapes.values()))
+    for name, value in zip(header.small_shapes, small, strict=True):
+        parameters[name].copy_(value)
+    return model

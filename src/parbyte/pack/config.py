@@ -1,0 +1,22 @@
+"""The recipe's [pack] table: which entropy coders compete, and whether to fit the cap."""
+
+from dataclasses import dataclass
+
+from parbyte.base.settings import require, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackConfig:
+    """How codes become a file. The cap itself comes from the track."""
+
+    fit: bool = setting(False, doc='choose the rate that fits the cap: clip = "std" spends it all')
+    coders: tuple[str, ...] = setting(
+        ("range", "zstd", "lzma", "brotli"),
+        choices=("range", "zstd", "lzma", "brotli"),
+        doc="coders that compete for each stream; the smallest result is kept",
+    )
+
+    def __post_init__(self) -> None:
+        require(
+            len(self.coders) > 0, "pack.coders", got=list(self.coders), want="at least one coder"
+        )

@@ -1,0 +1,1 @@
+"""Predictors: causal, normalised distributions over the next token, given the past alone."""

@@ -1,0 +1,26 @@
+"""The recipe's [predict] section: how the model walks over a text."""
+
+from dataclasses import dataclass
+
+from parbyte.base.settings import require, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Window, stride and engine of the neural predictor (law: predict.neural)."""
+
+    window: int = setting(
+        1024, low=1, high=1 << 20, unit="tokens", doc="longest span the model sees at once"
+    )
+    stride: int = setting(
+        512, low=1, high=1 << 20, unit="tokens", doc="tokens predicted between two window moves"
+    )
+    engine: str = setting("torch", choices=("torch",), doc="arithmetic that codec and score use")
+
+    def __post_init__(self) -> None:
+        require(
+            self.stride <= self.window,
+            "predict.stride",
+            got=self.stride,
+            want=f"at most predict.window ({self.window})",
+        )

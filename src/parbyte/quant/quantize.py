@@ -1,0 +1,97 @@
+"""All weights of a model: which become codes on which grid, and which stay float16."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from parbyte.base.errors import RecipeError
+from parbyte.model.roles import Role
+from parbyte.quant.config import FLOAT_BITS, QuantConfig
+from parbyte.quant.grid import Codes, dequantize
+from parbyte.quant.rounding import max_scale, round_to_nearest, search_scale, std_scale
+
+Quantized = Codes | Tensor
+_TINY_MATRIX = 256
+_LONG_VECTOR = 2048
+# A bias of +-8 nats per token then has steps of 0.06: 2e-4 nats of loss, half of float16's bytes.
+_LONG_VECTOR_BITS = 8
+_LARGEST_FLOAT16 = 65504.0
+
+
+def quantize_weights(
+    weights: Mapping[str, Tensor], roles: Mapping[str, Role], config: QuantConfig
+) -> dict[str, Quantized]:
+    """Turn float32 weights into codes by role, or float16 tensors where they are small.
+
+    Raises RecipeError if a weight is not finite: such a model has diverged in training.
+    """
+    quantized: dict[str, Quantized] = {}
+    for name, weight in weights.items():
+        if not bool(torch.isfinite(weight).all()):
+            raise RecipeError(
+                f"weight '{name}' holds NaN or infinity: training diverged; "
+                "lower 'train.matrix_lr' and 'train.embed_lr' and train again"
+            )
+        bits = bits_of(roles[name], tuple(weight.shape), config)
+        if bits == FLOAT_BITS:
+            clipped = weight.clamp(-_LARGEST_FLOAT16, _LARGEST_FLOAT16)
+            quantized[name] = clipped.to(torch.float16)
+        else:
+            quantized[name] = _quantize_one(weight.to(torch.float32), roles[name], bits, config)
+    return quantized
+
+
+def dequantize_weights(quantized: Mapping[str, Quantized]) -> dict[str, Tensor]:
+    """Return the float32 weights that codes and float16 tensors stand for."""
+    return {
+        name: dequantize(item) if isinstance(item, Codes) else item.to(torch.float32)
+        for name, item in quantized.items()
+    }
+
+
+def bits_of(role: Role, shape: tuple[int, ...], config: QuantConfig) -> int:
+    """Return the bits per weight of one tensor's grid; 16 means float16."""
+    if is_small(role, shape):
+        return FLOAT_BITS
+    if len(shape) == 1:
+        return _LONG_VECTOR_BITS
+    return int(getattr(config, f"bits_{role.value}"))
+
+
+def is_small(role: Role, shape: tuple[int, ...]) -> bool:
+    """Return whether a tensor is so small that it stays float16 whatever the recipe says.
+
+    Vectors are, except those with an element per token of a large vocabulary.
+    """
+    if len(shape) == 1:
+        return math.prod(shape) <= _LONG_VECTOR
+    return role is Role.SCALAR or len(shape) == 0 or math.prod(shape) <= _TINY_MATRIX
+
+
+def clip_std_of(role: Role, config: QuantConfig) -> float:
+    """Return the k of `clip = "std"` for one role."""
+    wide = role in (Role.EMBED, Role.TABLE)
+    return config.clip_std_embed if wide else config.clip_std_matrix
+
+
+def with_coarser_steps(config: QuantConfig, factor: float) -> QuantConfig:
+    """Return the configuration whose steps are all `factor` times as wide (`clip = "std"`)."""
+    return dataclasses.replace(
+        config,
+        clip_std_embed=config.clip_std_embed * factor,
+        clip_std_matrix=config.clip_std_matrix * factor,
+    )
+
+
+def _quantize_one(weight_RC: Tensor, role: Role, bits: int, config: QuantConfig) -> Codes:
+    digits = config.scale_digits
+    if config.clip == "max" or role is Role.SCALAR:
+        scale_R = max_scale(weight_RC, bits, digits)
+    elif config.clip == "search":
+        scale_R = search_scale(weight_RC, bits, digits)
+    else:
+        scale_R = std_scale(weight_RC, bits, digits, clip_std_of(role, config))
+    return round_to_nearest(weight_RC, scale_R, bits)

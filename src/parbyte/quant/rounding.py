@@ -1,0 +1,98 @@
+"""One matrix to codes: choose each row's scale by a clip rule, then round to nearest.
+
+Shapes: R rows, C columns (leading dimensions allowed).
+"""
+
+import torch
+from torch import Tensor
+
+from parbyte.quant.grid import Codes, max_code
+
+# The smallest positive float16; a smaller scale would underflow to 0 and divide by zero.
+SMALLEST_SCALE = 2.0**-24
+_LARGEST_SCALE = 65504.0
+_FLOAT16_DIGITS = 10
+# 2-bit grids want to clip near 0.4 of a Gaussian row's maximum, 8-bit grids hardly at all.
+_SHRINKS = tuple(1.0 - 0.03 * i for i in range(24))
+
+
+def round_to_nearest(weight_RC: Tensor, scale_R: Tensor, bits: int) -> Codes:
+    """Round each weight to the nearest code of its row; what lies outside the grid is clipped.
+
+    weight_RC: float32[..., R, C]. scale_R: float16[..., R], positive.
+    """
+    limit = max_code(bits)
+    steps_RC = weight_RC / scale_R.to(torch.float32).unsqueeze(-1)
+    return Codes(steps_RC.round_().clamp_(-limit, limit).to(torch.int8), scale_R, bits)
+
+
+def max_scale(weight_RC: Tensor, bits: int, digits: int) -> Tensor:
+    """Return the float16[R] scales whose largest code reaches each row's largest weight."""
+    return _to_scale(_row_max(weight_RC) / max_code(bits), digits, up=True)
+
+
+def std_scale(weight_RC: Tensor, bits: int, digits: int, clip_std: float) -> Tensor:
+    """Return float16[R] scales of `clip_std` standard deviations over the largest code.
+
+    The deviation is taken about zero, where the grid has its centre, so that a row of equal
+    weights has one. Every row then has the same histogram of codes and size depends on clip_std
+    alone. Source: openai/parameter-golf PR 1394.
+    """
+    return _to_scale(row_std(weight_RC) * (clip_std / max_code(bits)), digits)
+
+
+def search_scale(weight_RC: Tensor, bits: int, digits: int) -> Tensor:
+    """Return for each row the float16 scale, among shrunk maxima, of least squared error.
+
+    Source: openai/parameter-golf PR 379, here per row instead of per matrix.
+    """
+    row_max_R = _row_max(weight_RC)
+    best_R = max_scale(weight_RC, bits, digits)
+    least_R = _squared_error(weight_RC, best_R, bits)
+    for shrink in _SHRINKS:
+        scale_R = _to_scale(row_max_R * (shrink / max_code(bits)), digits)
+        error_R = _squared_error(weight_RC, scale_R, bits)
+        better_R = error_R < least_R
+        best_R = torch.where(better_R, scale_R, best_R)
+        least_R = torch.where(better_R, error_R, least_R)
+    return best_R
+
+
+def row_std(weight_RC: Tensor) -> Tensor:
+    """Return the standard deviation of each row about zero, float32[..., R]."""
+    return weight_RC.to(torch.float64).square().mean(-1).sqrt().to(torch.float32)
+
+
+def row_reach(weight_RC: Tensor) -> float:
+    """Return the largest weight in units of its row's standard deviation; 0 if all are zero."""
+    std_R = row_std(weight_RC)
+    reach_R = _row_max(weight_RC) / std_R.clamp_min(torch.finfo(torch.float32).tiny)
+    return float(reach_R[std_R > 0].max()) if bool((std_R > 0).any()) else 0.0
+
+
+def _row_max(weight_RC: Tensor) -> Tensor:
+    return weight_RC.abs().amax(-1)
+
+
+def _squared_error(weight_RC: Tensor, scale_R: Tensor, bits: int) -> Tensor:
+    limit = max_code(bits)
+    step_R1 = scale_R.to(torch.float32).unsqueeze(-1)
+    rounded_RC = (weight_RC / step_R1).round_().clamp_(-limit, limit).mul_(step_R1)
+    return rounded_RC.sub_(weight_RC).square_().sum(-1)
+
+
+def _to_scale(exact_R: Tensor, digits: int, *, up: bool = False) -> Tensor:
+    """Round scales to `digits` binary digits of a float16; all-zero rows take the median scale.
+
+    An all-zero row has only zero codes, so any scale serves; a usual one is the cheapest to store.
+    """
+    usual = exact_R[exact_R > 0].median() if bool((exact_R > 0).any()) else torch.tensor(1.0)
+    positive_R = torch.where(exact_R > 0, exact_R, usual)
+    positive_R = positive_R.clamp(SMALLEST_SCALE, _LARGEST_SCALE)
+    fraction_R, exponent_R = torch.frexp(positive_R.to(torch.float64))
+    # A float16 below 2^-14 has fewer digits: its last one is always worth 2^-24.
+    unit_R = torch.exp2((exponent_R - 1 - digits).clamp_min(-24).to(torch.float64))
+    count_R = torch.ldexp(fraction_R, exponent_R) / unit_R
+    count_R = torch.ceil(count_R) if up else torch.round(count_R)
+    rounded_R = (count_R.clamp_min(1) * unit_R).clamp_max(_LARGEST_SCALE)
+    return rounded_R.to(torch.float16)

@@ -1,0 +1,87 @@
+"""From an artifact and a text to a measured ledger: what `score` and the pipeline share.
+
+A text is measured in the frames, lanes and threads in which the codec codes it, so that measured
+and coded numbers differ by arithmetic and overhead alone.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from parbyte.base.errors import DataError
+from parbyte.base.log import Console
+from parbyte.codec.config import CodecConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from parbyte.pack.artifact import Artifact
+    from parbyte.score.ledger import Ledger
+    from parbyte.text.tokenizer import Tokenizer
+
+    Ids = NDArray[np.uint16]
+
+
+def measure_documents(
+    artifact: "Artifact", documents: "Iterable[Ids]", config: CodecConfig, console: Console
+) -> "Ledger":
+    """Return the measured ledger of documents, given as ids without BOS."""
+    frames = _id_frames(documents, artifact.tokenizer, config.frame_bytes)
+    return _measure_frames(artifact, frames, config, console)
+
+
+def measure_file(
+    artifact_path: Path, source: Path, config: CodecConfig, console: Console
+) -> "Ledger":
+    """Return the measured ledger of any file; one frame is in memory at a time.
+
+    Raises ArtifactError, or DataError if the file is empty, unreadable or cannot be encoded.
+    """
+    from parbyte.codec.frames import file_frames
+    from parbyte.pack.artifact import load_artifact
+
+    artifact = load_artifact(artifact_path)
+    encode = artifact.tokenizer.encode
+    frames = (
+        [encode(document) for document in frame]
+        for frame in file_frames(source, config.frame_bytes)
+    )
+    ledger = _measure_frames(artifact, frames, config, console)
+    if not ledger.num_bytes:
+        raise DataError(f"'{source}' is empty: there is nothing to score")
+    return ledger
+
+
+def _measure_frames(
+    artifact: "Artifact", frames: "Iterable[list[Ids]]", config: CodecConfig, console: Console
+) -> "Ledger":
+    from parbyte.codec.conditions import coding_arithmetic
+    from parbyte.predict.build import build_predictor
+    from parbyte.score.ledger import ledger_of
+    from parbyte.score.measure import measure
+    from parbyte.text.lanes import plan_lanes
+
+    tokenizer, predictor = artifact.tokenizer, build_predictor(artifact)
+    scores = []
+    with coding_arithmetic(config.threads):
+        for frame in frames:
+            lanes = plan_lanes(frame, tokenizer.bos_id, config.lanes)
+            scores += measure(predictor, lanes, tokenizer, console).documents
+    return ledger_of("measured", scores)
+
+
+def _id_frames(
+    documents: "Iterable[Ids]", tokenizer: "Tokenizer", frame_bytes: int
+) -> "Iterator[list[Ids]]":
+    """Group documents as `codec.frames.document_frames` groups their texts."""
+    frame, size = [], 0
+    for document in documents:
+        num_bytes = int(tokenizer.byte_counts(document).sum())
+        if frame and size + num_bytes > frame_bytes:
+            yield frame
+            frame, size = [], 0
+        frame.append(document)
+        size += num_bytes
+    if frame:
+        yield frame

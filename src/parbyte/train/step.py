@@ -1,0 +1,77 @@
+"""One training step: a batch in, weights moved, the loss out.
+
+Letters: B rows of this rank, T positions.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from parbyte.base.world import World
+from parbyte.text.batches import IGNORED
+from parbyte.train.config import TrainConfig
+from parbyte.train.device import Pace
+from parbyte.train.optim import Optimizer
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """This rank's part of a step's loss; over all ranks the loss is sum(nats) / sum(weight)."""
+
+    nats: Tensor
+    """Mean nats per target x weight, a scalar on the device."""
+    weight: float
+    """Share of this rank's positions that have a target; 1 but at the end of an epoch."""
+
+
+class TrainStep:
+    """Forward and backward over the batch's parts, then one optimizer step."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        config: TrainConfig,
+        world: World,
+        device: torch.device,
+    ) -> None:
+        """Bind model and optimizer; compiles lazily, at the first call."""
+        self._optimizer = optimizer
+        self._device = device
+        self._micro_rows = config.micro_rows(world.size)
+        self._forward: Callable[[Tensor, Tensor], Tensor] = model
+        if config.compile:
+            self._forward = torch.compile(model, fullgraph=True, dynamic=False)
+        self._pace = Pace(device)
+
+    def __call__(
+        self, inputs: NDArray[np.int64], targets: NDArray[np.int64], factor: float, momentum: float
+    ) -> StepLoss:
+        """Make one step on this rank's rows, int64[B, T]; targets of -100 do not count.
+
+        factor: multiplies every rate. momentum: Muon's.
+        """
+        inputs_BT, targets_BT = self._to_device(inputs), self._to_device(targets)
+        losses, num_targets = [], 0
+        for start in range(0, len(inputs), self._micro_rows):
+            rows = slice(start, start + self._micro_rows)
+            count = int(np.count_nonzero(targets[rows] != IGNORED))
+            loss = self._forward(inputs_BT[rows], targets_BT[rows]) * (count / targets.size)
+            loss.backward()
+            losses.append(loss.detach())
+            num_targets += count
+        nats = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        weight = num_targets / targets.size
+        self._optimizer.step_(factor, momentum, weight)
+        self._pace.step()
+        return StepLoss(nats, weight)
+
+    def _to_device(self, array: NDArray[np.int64]) -> Tensor:
+        tensor = torch.from_numpy(array)
+        if self._device.type == "cpu":
+            return tensor
+        return tensor.pin_memory().to(self._device, non_blocking=True)

@@ -1,0 +1,52 @@
+"""News goes to stderr, in plain lines off a terminal, and not at all when quiet."""
+
+import pytest
+
+from parbyte.base import log
+from parbyte.base.log import Console, console_for
+
+
+def test_news_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().say("packed 400,000 bytes")
+    captured = capsys.readouterr()
+    assert captured.err == "packed 400,000 bytes\n" and captured.out == ""
+
+
+def test_a_quiet_console_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(quiet=True)
+    console.say("news")
+    with console.progress("score", 10) as bar:
+        bar.update(10, {"bpb": "1.5"})
+    assert capsys.readouterr() == ("", "")
+
+
+def test_off_a_terminal_there_are_no_live_bars(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not console_for(quiet=False).live
+    assert console_for(quiet=True).quiet
+
+
+def test_plain_progress_speaks_at_intervals_and_at_the_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter([0.0, 1.0, 6.0, 7.0, 8.0])
+    monkeypatch.setattr(log, "now_s", lambda: next(seconds))
+    with Console().progress("score", 4) as bar:
+        for done in (1, 2, 3, 4):
+            bar.update(done, {"bpb": f"{done}.0"})
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[1] for line in lines] == ["50.0%", "100.0%"]
+    assert "bpb 2.0" in lines[0] and "6 s left" in lines[0] and "0 s left" in lines[1]
+
+
+def test_nothing_to_do_is_finished_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console().progress("score", 0) as bar:
+        bar.update(0)
+    captured = capsys.readouterr()
+    assert captured.out == "" and "nan" not in captured.err
+
+
+def test_live_progress_draws_on_stderr_only(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console(live=True).progress("score", 2) as bar:
+        bar.update(2, {"bpb": "1.5"})
+    captured = capsys.readouterr()
+    assert "score" in captured.err and captured.out == ""

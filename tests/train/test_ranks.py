@@ -1,0 +1,57 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from parbyte.base.world import World
+from parbyte.train.exchange import average_gradients_, share_of
+from parbyte.train.loop import TrainResult
+
+CHANGES = {"log_every_seconds": 0.0, "grad_clip": 0.3, "dev_tokens": 1024, "row_normalize": True}
+
+
+def losses_of(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_two_ranks_train_as_one(
+    tmp_path: Path, data_folder: Path, run_training: Callable[..., TrainResult]
+) -> None:
+    script = Path(__file__).with_name("two_ranks.py")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    arguments = ["--nproc-per-node", "2", str(script), str(data_folder), str(tmp_path)]
+    done = subprocess.run([*launcher, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["mean"] == pytest.approx([0.75 * 1.0 + 0.25 * 2.0] * 3)
+    assert found["mean_of_large"] == pytest.approx([1.0])
+    assert found["gathered"] == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+    alone = run_training(tmp_path / "alone", **CHANGES)
+    assert losses_of(tmp_path) == pytest.approx(losses_of(tmp_path / "alone"), abs=1e-4)
+    assert found["final_loss"] == pytest.approx(alone.final_loss, abs=1e-4)
+    assert found["dev_bpb"] == pytest.approx(alone.dev_bpb, abs=1e-3)
+    ranks = [load_file(tmp_path / f"weights_{rank}.safetensors") for rank in range(2)]
+    for name, weight in alone.weights.items():
+        assert torch.equal(ranks[0][name], ranks[1][name]), f"ranks drift apart in '{name}'"
+        torch.testing.assert_close(ranks[0][name], weight, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("num_pieces", "size"), [(1, 1), (5, 2), (2, 4), (16, 8), (11, 8), (3, 3)])
+def test_shares_cover_all_pieces_once(num_pieces: int, size: int) -> None:
+    shares = [share_of(num_pieces, World(rank=rank, size=size)) for rank in range(size)]
+    covered = [piece for share in shares for piece in range(share.start, share.stop)]
+    assert covered == list(range(num_pieces))
+    assert {share.padded for share in shares} == {-(-num_pieces // size)}
+
+
+def test_one_rank_divides_by_its_own_weight() -> None:
+    grads = [torch.full((3,), 0.5)]
+    average_gradients_(grads, 0.5, World())
+    assert torch.equal(grads[0], torch.ones(3))

@@ -1,0 +1,50 @@
+"""What each rank of test_ranks.py runs under torchrun; arguments: data folder, run folder."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from conftest import MODEL, TRAIN
+from parbyte.base.log import Console
+from parbyte.base.world import init_process_group, leave_process_group, world_from_environment
+from parbyte.train.exchange import Gathering, average_gradients_, share_of
+from parbyte.train.loop import train
+
+CHANGES = {"log_every_seconds": 0.0, "grad_clip": 0.3, "dev_tokens": 1024, "row_normalize": True}
+
+
+def main() -> None:
+    data_folder, run_folder = Path(sys.argv[1]), Path(sys.argv[2])
+    world = world_from_environment()
+    init_process_group(world, "cpu")
+    # Ranks with 3/4 and 1/4 of their positions counted: the mean is over positions, not ranks.
+    weight = 0.75 if world.is_main else 0.25
+    grads = [torch.full((3,), weight * (1.0 + world.rank)), torch.full((40_000,), weight)]
+    average_gradients_(grads, weight, world)
+    share = share_of(5, world)
+    pieces = torch.arange(5.0).reshape(5, 1, 1)[share.start : share.stop]
+    gathered = Gathering(pieces, share, 5, world).wait()
+    config = replace(TRAIN, **CHANGES)
+    quiet = Console(quiet=True)
+    result = train(MODEL, config, data_folder, run_folder, world=world, console=quiet)
+    save_file(result.weights, run_folder / f"weights_{world.rank}.safetensors")
+    if world.is_main:
+        found = {
+            "mean": grads[0].tolist(),
+            "mean_of_large": grads[1].unique().tolist(),
+            "gathered": gathered.flatten().tolist(),
+            "final_loss": result.final_loss,
+            "dev_bpb": result.dev_bpb,
+        }
+        (run_folder / "found.json").write_text(json.dumps(found))
+    leave_process_group(world)
+
+
+if __name__ == "__main__":
+    main()
