@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("text", type=Path, nargs="?", default=RUN / "data" / "heldout.txt")
     parser.add_argument("--limit-bytes", type=int, default=0, help="of the text; 0: all of it")
     parser.add_argument("--lanes", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=CodecConfig().threads)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, default=RESULT)
     args = parser.parse_args()

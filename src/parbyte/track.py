@@ -28,6 +28,8 @@ class Track:
     decode_seconds: float = setting(low=0.0, unit="seconds", doc="wall-clock limit of decoding")
     cores: int = setting(0, low=0, doc="processor cores that count; 0: not limited")
     gpus: int = setting(0, low=0, doc="GPUs that count")
+    text_bytes: int = setting(0, low=0, doc="bytes of the held-out text; 0: any")
+    text_sha256: str = setting("", doc="SHA-256 of the held-out text; empty: any")
     hardware: str = setting("any", doc="the machine in words")
 
 

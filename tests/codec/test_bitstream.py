@@ -100,3 +100,11 @@ def test_a_later_format_is_named() -> None:
     data[4] = 9
     with pytest.raises(BitstreamError, match="format 9"):
         read(bytes(data))
+
+
+def test_the_bytes_are_part_of_the_format() -> None:
+    expected = (
+        "5042594201000102030405060708090a0b0c0d0e0f0001020304050607000002"
+        "61626364d367dfa101050002043fc4ccfe745870e2a8abbbfd7778797a00"
+    )
+    assert write(HEADER, SMALL[1:]).hex() == expected

@@ -12,11 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from parbyte.base.errors import ArtifactError
+from parbyte.model.config import ModelConfig
 from parbyte.pack.artifact import inspect_artifact, load_artifact
 from parbyte.pack.container import FRAME_BYTES, read_container, write_container
+from parbyte.pack.header import expected_shapes
 
 MUTATIONS = settings(
-    max_examples=150,
+    max_examples=100,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
@@ -161,12 +163,23 @@ def test_huge_declarations_take_no_memory(artifact_bytes: bytes, tmp_path: Path)
     def huge(header: dict[str, Any]) -> None:
         header["model"].update(vocab_size=65_536, model_dim=8192, mlp_dim=2**24)
 
+    def whole_model(header: dict[str, Any]) -> None:
+        header["model"].update(model_dim=8192, mlp_dim=2**14)
+        config = ModelConfig(**header["model"])
+        shapes = {name: list(shape) for name, shape in expected_shapes(config).items()}
+        for row in header["tensors"]:
+            row["shape"] = shapes[row["name"]]
+        for row in header["small"]["tensors"]:
+            row[1] = shapes[row[0]]
+
     def vast_tensor(header: dict[str, Any]) -> None:
         embed(header).update(shape=[2**31])
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for edit in (huge, vast_tensor):
-        assert refusal(edited(artifact_bytes, edit), tmp_path / "huge.parbyte") is not None
+    for edit in (huge, whole_model, vast_tensor):
+        message = refusal(edited(artifact_bytes, edit), tmp_path / "huge.parbyte")
+        assert message is not None
+        assert any(word in message for word in ("credible", "impossible", "no shape"))
     grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown_kib < 64 * 1024
 

@@ -222,6 +222,16 @@ def test_a_cut_shard_is_refused(contest: Contest, tmp_path: Path) -> None:
         prepare(contest.config(), tmp_path / "data", QUIET)
 
 
+def test_an_empty_shard_is_refused(contest: Contest, tmp_path: Path) -> None:
+    contest.write("train", TRAIN)
+    (*_, last) = contest.write("val", VAL)
+    header = np.zeros(256, "<i4")
+    header[:2] = (20240520, 1)
+    last.write_bytes(header.tobytes())
+    with pytest.raises(DataError, match="holds no tokens"):
+        prepare(contest.config(), tmp_path / "data", QUIET)
+
+
 def test_missing_parts_say_what_to_do(contest: Contest, tmp_path: Path) -> None:
     contest.write("train", TRAIN)
     with pytest.raises(DataError, match=r"holds no '\*_val_\*.bin' shards; fetch them too"):
@@ -236,7 +246,7 @@ def test_missing_parts_say_what_to_do(contest: Contest, tmp_path: Path) -> None:
 def test_a_development_slice_may_reach_over_several_shards(
     contest: Contest, tmp_path: Path
 ) -> None:
-    train = contest.write("train", TRAIN, shard_tokens=60)
+    train = contest.write("train", TRAIN, shard_tokens=30)
     contest.write("val", VAL)
     manifest = prepare(contest.config(dev_fraction=0.3), tmp_path / "data", QUIET)
     splits = read_splits(tmp_path / "data")

@@ -1,11 +1,11 @@
-"""Log-probabilities become the numbers that the coder codes with: once, here, for both directions.
+"""Log-probabilities become integers: once, here, the same for both directions.
 
 A symbol is coded in two parts, first its group, then its member within the group:
     symbol = group * M + member,    p(symbol) = p(group) p(member | group),    M about sqrt(V).
-The coder then handles 2 sqrt(V) numbers instead of V, and because each part is rounded to 24 bits
-with a floor of 2^-24, even V = 65,536 loses next to nothing (one part would lose 0.006 bits a
-token to the floor alone).
-Shapes: B lanes, V vocab, G groups, M members.
+Each part has integer frequencies of at least 1 that sum to 2^24. So the coder handles 2 sqrt(V)
+numbers instead of V, every symbol can be coded, and even V = 65,536 loses next to nothing (in one
+part the floor alone would cost it 0.006 bits a token).
+Shapes: A open lanes, V vocab, G groups, M members, N either of them.
 """
 
 from dataclasses import dataclass
@@ -17,40 +17,61 @@ from torch import Tensor
 
 from parbyte.base.errors import BitstreamError
 
+PRECISION_BITS = 24
+"""Frequencies of a part sum to 2^24: constriction's default, and part of the bitstream's format."""
+
 _SMALLEST = 1e-30
-"""Floor that keeps every group and every member codable; far below the coder's own 2^-24."""
+"""Weight of an impossible symbol, so that a group of them still has a sum to divide by."""
 
 
 @dataclass(frozen=True)
 class Freqs:
-    """Weights of one step: rows need not sum to one, the coder scales them to 24 bits."""
+    """Frequencies of one step as the coder takes them: whole numbers, less the 1 it adds to each.
 
-    groups_BG: NDArray[np.float32]
-    members_BGM: NDArray[np.float32]
+    groups_AG: float32, rows sum to 2^24 - G. members_AGM: float32 weights, not yet integers:
+    they become so for the one group that is coded.
+    """
+
+    groups_AG: NDArray[np.float32]
+    members_AGM: NDArray[np.float32]
 
     @property
     def group_size(self) -> int:
         """Number of members in a group."""
-        return self.members_BGM.shape[2]
+        return self.members_AGM.shape[2]
 
-    def members_of(self, groups_B: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return the member weights float32[B, M] within each lane's group."""
-        return self.members_BGM[np.arange(len(groups_B)), groups_B]
+    def members_of(self, groups_A: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Return the frequencies float32[A, M] within each lane's group; rows sum to 2^24 - M."""
+        return _to_integers(self.members_AGM[np.arange(len(groups_A)), groups_A])
 
 
-def to_freqs(log_probs_BV: Tensor) -> Freqs:
-    """Turn rows of log-probabilities into group and member weights, every symbol above zero.
+def to_freqs(log_probs_AV: Tensor) -> Freqs:
+    """Turn rows of log-probabilities into frequencies.
 
-    log_probs_BV: float32 nats. Raises BitstreamError if a row is not finite.
+    log_probs_AV: float32 nats. Raises BitstreamError if a row is not finite.
     """
-    num_lanes, vocab_size = log_probs_BV.shape
+    num_lanes, vocab_size = log_probs_AV.shape
     group_size = 1 << ((vocab_size - 1).bit_length() + 1) // 2
     num_groups = max(2, -(-vocab_size // group_size))  # the coder wants a choice
-    probs_BV = log_probs_BV.exp().clamp_min(_SMALLEST)
+    probs_AV = log_probs_AV.exp().clamp_min_(_SMALLEST)
     if (padding := num_groups * group_size - vocab_size) > 0:
-        probs_BV = torch.nn.functional.pad(probs_BV, (0, padding), value=_SMALLEST)
-    probs_BGM = probs_BV.view(num_lanes, num_groups, group_size)
-    groups_BG = probs_BGM.sum(dim=2).cpu().numpy()
-    if not np.isfinite(groups_BG.sum()):
+        probs_AV = torch.nn.functional.pad(probs_AV, (0, padding), value=_SMALLEST)
+    probs_AGM = probs_AV.view(num_lanes, num_groups, group_size)
+    sums_AG = probs_AGM.sum(dim=2).cpu().numpy()
+    if not np.isfinite(sums_AG.sum()):
         raise BitstreamError("the model gives no finite probabilities: pack it again")
-    return Freqs(groups_BG, probs_BGM.cpu().numpy())
+    return Freqs(_to_integers(sums_AG), probs_AGM.cpu().numpy())
+
+
+def _to_integers(weights_AN: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Round rows of positive weights down to whole numbers that sum to 2^24 - N exactly.
+
+    Below 2^24 float32 holds whole numbers and their sums exactly, so the coder, which scales by
+    (2^24 - N) / sum and adds 1 to each, changes nothing and rounds nothing.
+    """
+    free = (1 << PRECISION_BITS) - weights_AN.shape[1]
+    sums_A1 = weights_AN.sum(axis=1, keepdims=True, dtype=np.float64)
+    whole_AN = np.floor(weights_AN * (free / sums_A1))
+    rows_A, largest_A = np.arange(len(whole_AN)), whole_AN.argmax(axis=1)
+    whole_AN[rows_A, largest_A] += free - whole_AN.sum(axis=1)
+    return whole_AN.astype(np.float32)

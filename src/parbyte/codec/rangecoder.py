@@ -1,7 +1,7 @@
 """Range coder and decoder behind one verb, so that one loop drives both directions.
 
-`code` takes the weights of the lanes that are still open and returns their symbols: the encoder is
-told them and writes bits, the decoder reads bits and learns them. All lanes share one stream.
+`code` takes the frequencies of the lanes that are still open and returns their symbols: the encoder
+knows them and writes bits, the decoder reads bits and learns them. All lanes share one stream.
 Coding itself is constriction's (24-bit probabilities, 32-bit words).
 Shapes: A open lanes.
 """
@@ -35,14 +35,14 @@ class Encoder(Coder):
         self._known = [lane.astype(np.int64) for lane in known]
         self._position = 0
         self._coder = _stream().queue.RangeEncoder()
-        self._family = _weights_family()
+        self._family = _frequencies_family()
 
     def code(self, freqs: Freqs, lanes_A: NDArray[np.intp]) -> NDArray[np.int64]:
         """See Coder."""
         symbols_A = np.array([self._known[lane][self._position] for lane in lanes_A])
         self._position += 1
         groups_A, members_A = np.divmod(symbols_A.astype(np.int32), np.int32(freqs.group_size))
-        self._coder.encode(groups_A, self._family, freqs.groups_BG)
+        self._coder.encode(groups_A, self._family, freqs.groups_AG)
         self._coder.encode(members_A, self._family, freqs.members_of(groups_A))
         return symbols_A
 
@@ -59,12 +59,12 @@ class Decoder(Coder):
             raise BitstreamError("the bitstream is damaged: a frame's bits end within a word")
         self._coder = _stream().queue.RangeDecoder(np.frombuffer(payload, _WORD).astype(np.uint32))
         self._vocab_size = vocab_size
-        self._family = _weights_family()
+        self._family = _frequencies_family()
 
     def code(self, freqs: Freqs, lanes_A: NDArray[np.intp]) -> NDArray[np.int64]:
         """See Coder. Raises BitstreamError where no symbol fits the bits."""
         try:
-            groups_A = self._coder.decode(self._family, freqs.groups_BG)
+            groups_A = self._coder.decode(self._family, freqs.groups_AG)
             members_A = self._coder.decode(self._family, freqs.members_of(groups_A))
         except AssertionError:  # how constriction reports bits that no symbol could have made
             raise BitstreamError("the bitstream does not fit the model: no such bits") from None
@@ -79,6 +79,6 @@ def _stream() -> Any:
     return constriction.stream  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _weights_family() -> Any:
-    # perfect=False: the floor and the rounding are a fixed formula, part of the bitstream's format.
+def _frequencies_family() -> Any:
+    # perfect=False: whole numbers are taken as they are (see codec.freqs), not fitted again.
     return _stream().model.Categorical(perfect=False)

@@ -1,1 +1,1 @@
-"""The kernels room."""
+"""Numerical kernels: attention, Newton-Schulz, loss; plain torch that compiles well."""

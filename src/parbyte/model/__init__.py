@@ -1,1 +1,1 @@
-"""The model room."""
+"""The transformer: configuration, layers, forward pass, cache and parameter roles."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,10 +221,21 @@ def _load_tokenizer(container: Container, header: Header) -> Tokenizer:
     return tokenizer
 
 
+def _allocate(config: ModelConfig) -> GPT:
+    try:
+        return GPT(config, seed=None).eval().requires_grad_(False)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "alloc" not in str(error):
+            raise
+        num_bytes = 4 * sum(math.prod(shape) for shape in expected_shapes(config).values())
+        raise ArtifactError(
+            f"holds a model of {num_bytes:,} bytes: more memory than is free here"
+        ) from None
+
+
 def _load_model(container: Container, header: Header) -> GPT:
     """Allocate the checked model and fill it tensor by tensor: codes times scales in float32."""
-    model = GPT(header.model, seed=None)
-    model.eval().requires_grad_(False)
+    model = _allocate(header.model)
     parameters = dict(model.named_parameters())
     for entry in header.tensors:
         values = container.stream(entry.values)

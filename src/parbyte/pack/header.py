@@ -15,6 +15,9 @@ from parbyte.quant.config import FLOAT_BITS
 
 Shape = tuple[int, ...]
 _MOST_WEIGHTS = 2**31
+# A trained model takes about a bit a weight at the very least; a bomb takes next to nothing.
+_UNQUESTIONED_WEIGHTS = 2**26
+_MOST_WEIGHTS_PER_BYTE = 512
 _LARGEST_SIZE = 2**24  # of any one number in [model]; keeps products of two far below 2^63
 _MOST_TOKENS = 2**16  # token ids are uint16
 _LARGEST_TOKENIZER = 2**24
@@ -77,7 +80,7 @@ def parse_header(container: Container) -> Header:
         small=_placement(small["stream"], "small"),
     )
     check_tiling(_placements(header), len(container.payload))
-    _check_tensors(header)
+    _check_tensors(header, len(container.payload))
     return header
 
 
@@ -88,7 +91,7 @@ def _placements(header: Header) -> list[Placement]:
     return placements
 
 
-def _check_tensors(header: Header) -> None:
+def _check_tensors(header: Header, payload_bytes: int) -> None:
     """Compare names and shapes with what the model's own constructor would make."""
     declared = [(entry.name, entry.shape) for entry in header.tensors]
     declared += list(header.small_shapes.items())
@@ -96,8 +99,12 @@ def _check_tensors(header: Header) -> None:
     if header.model.num_layers > len(declared):
         raise ArtifactError("is damaged: fewer tensors than layers")
     expected = expected_shapes(header.model)
-    if sum(math.prod(shape) for shape in expected.values()) > _MOST_WEIGHTS:
-        raise ArtifactError(f"declares a model of more than {_MOST_WEIGHTS:,} weights")
+    num_weights = sum(math.prod(shape) for shape in expected.values())
+    credible = max(_UNQUESTIONED_WEIGHTS, _MOST_WEIGHTS_PER_BYTE * payload_bytes)
+    if num_weights > min(credible, _MOST_WEIGHTS):
+        raise ArtifactError(
+            f"declares a model of {num_weights:,} weights in {payload_bytes:,} bytes: not credible"
+        )
     seen: set[str] = set()
     for name, shape in declared:
         if name in seen:

@@ -179,13 +179,15 @@ def _load_tokenizer(config: TextConfig, shards: ContestShards, console: Console)
 def _map_checked(paths: tuple[Path, ...], tokenizer: Tokenizer) -> list[NDArray[np.uint16]]:
     shards = [map_shard(path) for path in paths]
     for path, shard in zip(paths, shards, strict=True):
-        largest = int(shard.max(initial=0))
+        if len(shard) == 0:
+            raise DataError(f"'{path}' holds no tokens; remove it or fetch it again")
+        largest = int(shard.max())
         if largest >= tokenizer.vocab_size:
             raise DataError(
                 f"'{path}' holds token {largest:,}, the vocabulary ends at "
                 f"{tokenizer.vocab_size - 1:,}: 'text.tokenizer_file' is of other shards"
             )
-    if len(shards[0]) == 0 or int(shards[0][0]) != tokenizer.bos_id:
+    if int(shards[0][0]) != tokenizer.bos_id:
         raise DataError(
             f"'{paths[0]}' does not start with BOS ({tokenizer.bos_id}): it is not the first of "
             f"its split, or 'text.tokenizer_file' is of other shards"

@@ -26,13 +26,13 @@ from parbyte.text.tokenizer import Ids, Tokenizer, check_ids, printable
 from parbyte.text.word_spelling import shortest_spelling
 from parbyte.text.word_vocabulary import (
     LETTERS,
+    RUNS,
     WordVocabulary,
+    is_word,
     vocabulary_from_blob,
     vocabulary_to_blob,
 )
 
-_RUNS = re.compile(rb"[%b]+|[^%b]+" % (LETTERS, LETTERS))
-_LETTER = re.compile(rb"[%b]" % LETTERS)
 # A long document is cut where it changes nothing: before an implied space, after another separator,
 # or inside a long separator, with no part of it left a lone space.
 _CUT = re.compile(
@@ -67,7 +67,7 @@ class WordTokenizer(Tokenizer):
         empty = [b""] * (1 + vocabulary.num_nibbles)
         pieces = [*empty, *vocabulary.separators, *vocabulary.tails, *vocabulary.words]
         pieces += [bytes([value]) for value in range(256)]
-        self._ends_word = np.array([_LETTER.match(piece[-1:]) is not None for piece in pieces])
+        self._ends_word = np.array([is_word(piece[-1:]) for piece in pieces])
         self._num_codes = len(pieces)
         self._table = PieceTable(pieces + [b" " + piece for piece in pieces])
         self._cache: dict[bytes, tuple[int, ...]] = {}
@@ -127,7 +127,7 @@ class WordTokenizer(Tokenizer):
         return codes
 
     def _encode_block(self, text: bytes, start: int, end: int) -> Ids:
-        runs = _RUNS.findall(text, start, end)
+        runs = RUNS.findall(text, start, end)
         unknown = set(runs) - self._cache.keys()
         for run in unknown:
             self._cache[run] = self._spell(run)
@@ -161,16 +161,15 @@ class WordTokenizer(Tokenizer):
         self._joining: set[bytes] = set()
 
     def _spell(self, run: bytes) -> tuple[int, ...]:
-        is_word = _LETTER.match(run) is not None
-        tails = self._tail_ids if is_word else self._separator_ids
-        starts = self._word_ids if is_word else tails
+        tails = self._tail_ids if is_word(run) else self._separator_ids
+        starts = self._word_ids if is_word(run) else tails
         ids: list[int] = []
         for begin in range(0, len(run), _STRETCH_BYTES):
             pieces, _ = shortest_spelling(run[begin : begin + _STRETCH_BYTES], starts, tails)
             for piece in pieces:
                 ids += self._piece_ids(piece, starts, tails)
                 starts = tails
-        if is_word and ids[0] < self._first_word:
+        if is_word(run) and ids[0] < self._first_word:
             self._joining.add(run)
         return tuple(ids)
 

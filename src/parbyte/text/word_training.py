@@ -1,24 +1,23 @@
 """Count the words and separators of a corpus and choose the `words` tokenizer's vocabulary."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from parbyte.base.errors import DataError
+from parbyte.text.word_merging import Kind
 from parbyte.text.word_selection import select_pieces
 from parbyte.text.word_vocabulary import (
-    LETTERS,
     MAX_PIECE_BYTES,
+    RUNS,
     WordVocabulary,
+    is_word,
     make_vocabulary,
 )
 
 _MAX_COUNTED = 2_000_000
 _MAX_CHOSEN_FROM = 50_000
 _BLOCK_BYTES = 2**22
-_RUNS = re.compile(rb"[%b]+|[^%b]+" % (LETTERS, LETTERS))
-_LETTER = re.compile(rb"[%b]" % LETTERS)
 
 
 @dataclass
@@ -40,7 +39,7 @@ def count_runs(documents: Iterable[bytes], *, max_counted: int = _MAX_COUNTED) -
         counts.num_bytes += len(document)
         for block in _blocks(document):
             counts.bytes_seen.update(block)
-            counts.runs.update(_RUNS.findall(block))
+            counts.runs.update(RUNS.findall(block))
             if len(counts.runs) > max_counted:
                 counts.runs = _most_common(counts.runs, max_counted // 2)
     for run in [run for run in counts.runs if len(run) > MAX_PIECE_BYTES]:
@@ -54,7 +53,7 @@ def choose_vocabulary(counts: RunCounts, vocab_size: int) -> WordVocabulary:
     Raises DataError if vocab_size is too small for the bytes that occur.
     """
     singles = _single_bytes(counts.bytes_seen)
-    letters = {byte for byte in singles if _LETTER.match(byte)}
+    letters = {byte for byte in singles if is_word(byte)}
     needed = make_vocabulary(singles - letters, letters, []).size
     if needed > vocab_size:
         raise DataError(
@@ -64,10 +63,8 @@ def choose_vocabulary(counts: RunCounts, vocab_size: int) -> WordVocabulary:
     frequent = _most_common(counts.runs, _MAX_CHOSEN_FROM)
     # Almost every single space is implied.
     frequent.pop(b" ", None)
-    words = {run: count for run, count in frequent.items() if _LETTER.match(run)}
-    separators = {run: count for run, count in frequent.items() if run not in words}
-    pieces = select_pieces(words, separators, singles, vocab_size - needed)
-    return make_vocabulary(pieces.separators, pieces.tails, pieces.words)
+    pieces = select_pieces(frequent, singles, vocab_size - needed)
+    return make_vocabulary(pieces[Kind.SEPARATOR], pieces[Kind.TAIL], pieces[Kind.WORD])
 
 
 def _single_bytes(seen: set[int]) -> set[bytes]:

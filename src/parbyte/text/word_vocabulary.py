@@ -19,11 +19,12 @@ from parbyte.base.errors import ArtifactError
 from parbyte.text.blob import expand, squeeze
 
 MAX_PIECE_BYTES = 31
-LETTERS = rb"A-Za-z\x80-\xff"
 NUM_NIBBLES = 16
-_SECTIONS = ("separators", "tails", "words")
+LETTERS = rb"A-Za-z\x80-\xff"
+RUNS = re.compile(rb"[%b]+|[^%b]+" % (LETTERS, LETTERS))
 _WORD = re.compile(rb"[%b]+" % LETTERS)
 _SEPARATOR = re.compile(rb"[^%b]+" % LETTERS)
+_SECTIONS = ("separators", "tails", "words")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class WordVocabulary:
     def size(self) -> int:
         """Count all ids."""
         return 1 + self.num_nibbles + len(self.separators) + len(self.tails) + len(self.words)
+
+
+def is_word(run: bytes) -> bool:
+    """Tell a word from a separator by its first byte."""
+    return _WORD.match(run) is not None
 
 
 def make_vocabulary(
