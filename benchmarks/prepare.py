@@ -6,7 +6,6 @@ The clock runs over everything: reading, training the tokenizer, encoding, hashi
 """
 
 import argparse
-import json
 import resource
 import sys
 import tempfile
@@ -14,10 +13,13 @@ from pathlib import Path
 
 from parbyte.base.clock import Stopwatch
 from parbyte.base.errors import ParbyteError
+from parbyte.base.files import write_json
 from parbyte.base.log import console_for
-from parbyte.base.machine import describe_machine
+from parbyte.base.machine import describe_machine, describe_versions
 from parbyte.text.config import TextConfig
 from parbyte.text.prepare import prepare
+
+RESULT = Path(__file__).parent / "results" / "prepare.json"
 
 
 def measure(config: TextConfig, folder: Path) -> dict[str, object]:
@@ -39,6 +41,7 @@ def measure(config: TextConfig, folder: Path) -> dict[str, object]:
         "mb_per_second": round(num_bytes / seconds / 1e6, 2),
         "peak_rss_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "machine": describe_machine(),
+        "versions": describe_versions(),
     }
 
 
@@ -49,7 +52,7 @@ def main() -> int:
     parser.add_argument("--documents", default="auto", choices=["auto", "file", "paragraphs"])
     parser.add_argument("--tokenizer", default="words")
     parser.add_argument("--vocab-size", type=int, default=4096)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, default=RESULT)
     options = parser.parse_args()
     config = TextConfig(
         corpus=options.corpus,
@@ -64,9 +67,9 @@ def main() -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     for name, value in figures.items():
-        print(f"{name:18} {value:,}" if isinstance(value, int | float) else f"{name:18} {value}")
-    if options.json is not None:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        if isinstance(value, int | float):
+            print(f"{name:18} {value:,}")
+    write_json(options.json, figures)
     return 0
 
 

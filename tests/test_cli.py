@@ -112,6 +112,24 @@ def test_doctor_is_one_json_object(say: Callable[..., Any]) -> None:
     assert report["matmul_tflops"]["cpu float32"] > 0
 
 
+def test_data_fineweb_says_how_a_recipe_names_what_it_fetched(
+    say: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from parbyte.text import hub
+
+    def fetched(variant: str, folder: Path, num_train_shards: int, **_: Any) -> hub.FinewebFiles:
+        assert (variant, num_train_shards) == ("sp1024", 2)
+        return hub.FinewebFiles(shards=folder / "shards", tokenizer=folder / "bpe.model")
+
+    monkeypatch.setattr(hub, "download_fineweb", fetched)
+    code, out, _ = say("data", "fineweb", "--shards", "2", "--out", tmp_path, "--json")
+    assert code == 0
+    assert json.loads(out) == {
+        "text.corpus": str(tmp_path / "shards"),
+        "text.tokenizer_file": str(tmp_path / "bpe.model"),
+    }
+
+
 def test_a_bug_of_ours_is_3_and_its_traceback_is_kept(
     say: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

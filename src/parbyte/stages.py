@@ -117,11 +117,20 @@ def _train_model(run: Run, records: Records) -> StageResult:
         "peak_memory_bytes": result.peak_memory_bytes,
         "parameters": sum(weight.numel() for weight in result.weights.values()),
         "ranks": run.world.size,
-        "hardware": describe_machine(),
+        "hardware": {**describe_machine(), "device": _device_name(run)},
         "versions": describe_versions(),
     }
     write_json(run.path(TRAIN_FILE), {"model": to_table(shape), **figures})
     return StageResult(outputs=[WEIGHTS_FILE, TRAIN_FILE, _LOG_FILE], figures=figures)
+
+
+def _device_name(run: Run) -> str:
+    import torch
+
+    from parbyte.train.device import pick_device
+
+    device = pick_device(run.recipe.train.device, run.world)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _model_shape(run: Run) -> ModelConfig:

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from parbyte.base.errors import CapError
 from parbyte.model.config import ModelConfig
-from parbyte.pack.artifact import build_artifact, inspect_artifact
+from parbyte.pack.artifact import build_artifact, inspect_artifact, load_artifact
 from parbyte.pack.config import PackConfig
 from parbyte.quant.config import QuantConfig
 from parbyte.text.byte_tokenizer import ByteTokenizer
@@ -95,3 +96,25 @@ def test_float16_everywhere_falls_back_to_lower_bits(
     roles = ("embed", "table", "attn", "mlp", "proj")
     quant = QuantConfig(**{f"bits_{role}": 16 for role in roles})
     assert len(fitted(weights, model_config, quant, 15_000)) <= 15_000
+
+
+def test_counts_of_tokens_move_bytes_to_frequent_rows_and_the_cap_still_holds(
+    weights: Weights, model_config: ModelConfig, tmp_path: Path
+) -> None:
+    counts = np.geomspace(1, 10**6, 257).astype(np.int64)
+    plain = tmp_path / "plain.parbyte"
+    counted = tmp_path / "counted.parbyte"
+    plain.write_bytes(fitted(weights, model_config, QuantConfig(), 12_000))
+    counted.write_bytes(
+        build_artifact(
+            weights, model_config, ByteTokenizer(), {}, QuantConfig(), FIT, 12_000, {}, counts
+        )
+    )
+    assert 0.995 * 12_000 <= counted.stat().st_size <= 12_000
+    table = weights["embed.table"]
+    errors = {
+        path: (load_artifact(path).model.embed.table - table).square().mean(1)
+        for path in (plain, counted)
+    }
+    assert float(errors[counted][-64:].mean()) < 0.6 * float(errors[plain][-64:].mean())
+    assert float(errors[counted][:64].mean()) > float(errors[plain][:64].mean())

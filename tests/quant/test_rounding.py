@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 from parbyte.quant.grid import dequantize, max_code
 from parbyte.quant.rounding import (
     SMALLEST_SCALE,
+    frequency_factor,
     max_scale,
     round_to_nearest,
     row_reach,
@@ -135,3 +136,25 @@ def test_any_finite_matrix_gets_finite_scales_and_codes_on_the_grid(
         codes = round_to_nearest(tensor, scale, bits)
         assert int(codes.codes.abs().max()) <= max_code(bits)
         assert math.isfinite(float(dequantize(codes).abs().max()))
+
+
+def test_frequent_tokens_get_finer_steps_by_the_power_of_their_count() -> None:
+    counts = torch.tensor([0, 1, 16, 4096])
+    factor = frequency_factor(counts, 0.5)
+    assert float(factor.double().log().mean()) == pytest.approx(0.0, abs=1e-6)
+    assert float(factor[0]) == float(factor[1])
+    assert float(factor[1] / factor[3]) == pytest.approx(64.0, rel=1e-5)
+    assert frequency_factor(counts, 0.0).tolist() == [1.0] * 4
+
+
+def test_a_finer_step_never_clips_a_row_that_the_usual_one_does_not_clip() -> None:
+    weight = gaussian(64, 128)
+    factor = torch.logspace(-3, 1, 64)
+    plain = std_scale(weight, 8, 10, 40.0).float()
+    scale = std_scale(weight, 8, 10, 40.0, factor)
+    largest = weight.abs().amax(1)
+    assert bool((scale.float() * 127 >= largest * (1 - 2**-10)).all())
+    coarser = factor >= 1
+    assert torch.allclose(scale.float()[coarser], (plain * factor)[coarser], rtol=2**-9)
+    already_clipped = std_scale(weight, 8, 10, 1.0, torch.full((64,), 0.01))
+    assert torch.equal(already_clipped, std_scale(weight, 8, 10, 1.0))

@@ -10,6 +10,7 @@ from parbyte.base.log import Console
 from parbyte.text.config import TextConfig
 from parbyte.text.sentencepiece_training import train_sentencepiece
 from parbyte.text.tokenizer_training import train_tokenizer
+from parbyte.text.word_merging import Kind, merge_pieces
 from parbyte.text.word_tokenizer import WordTokenizer
 from parbyte.text.word_training import choose_vocabulary, count_runs
 
@@ -31,7 +32,7 @@ def test_the_vocabulary_does_not_depend_on_the_order_of_documents() -> None:
     assert forwards == backwards
 
 
-@pytest.mark.parametrize("vocab_size", [64, 70, 80, 100])
+@pytest.mark.parametrize("vocab_size", [48, 56, 64, 76])
 def test_the_vocabulary_fills_the_ids_it_is_given(vocab_size: int) -> None:
     counts = count_runs([LINE * 3])
     assert choose_vocabulary(counts, vocab_size).size == vocab_size
@@ -77,6 +78,18 @@ def test_a_corpus_of_all_bytes_needs_no_nibbles() -> None:
     vocabulary = choose_vocabulary(count_runs([bytes(range(256)) * 2]), 400)
     assert vocabulary.num_nibbles == 0
     assert choose_vocabulary(count_runs([bytes(range(245)) * 2]), 400).num_nibbles == 0
+
+
+def test_neighbours_are_merged_by_frequency_and_keep_beginnings_apart() -> None:
+    pieces = merge_pieces({b"aba": 5, b"ab": 4, b"cab": 3, b"--": 2, b"xy": 1}, 7)
+    assert set(pieces[:3]) == {(b"a", Kind.WORD), (b"c", Kind.WORD), (b"x", Kind.WORD)}
+    assert pieces[3:] == [
+        (b"ab", Kind.WORD),
+        (b"aba", Kind.WORD),
+        (b"ab", Kind.TAIL),
+        (b"cab", Kind.WORD),
+    ]
+    assert merge_pieces({b"--": 2, b"xy": 1}, 9)[-1] == (b"--", Kind.SEPARATOR)
 
 
 def test_too_small_a_vocabulary_is_refused_with_what_is_needed() -> None:

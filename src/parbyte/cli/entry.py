@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     from parbyte.cli.app import app
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app(arguments, prog_name="parbyte", standalone_mode=False)
         # typer turns Ctrl-C into an exit code of its own, or into Abort, depending on its version.
@@ -64,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _PIPE_CLOSED
     except Exception as error:
         return _end(error)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _end(error: Exception) -> int:

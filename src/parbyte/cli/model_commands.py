@@ -13,13 +13,14 @@ from parbyte.cli.entry import DONE
 from parbyte.cli.options import (
     JsonOption,
     ModelArgument,
+    OutOption,
     QuietOption,
     SetOption,
     artifact_path,
     input_file,
 )
 from parbyte.cli.output import Row, emit
-from parbyte.cli.run_commands import advance_to
+from parbyte.cli.run_commands import advance
 from parbyte.codec.config import CodecConfig
 
 _SUFFIX = ".pby"
@@ -39,15 +40,16 @@ def score(
     file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="The text.")] = None,
     lanes: LanesOption = _CODEC.lanes,
     threads: ThreadsOption = _CODEC.threads,
+    out: OutOption = None,
     set_: SetOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
     """Measure the bits per byte of a file; without FILE, do a recipe as far as scoring."""
     if file is None:
-        return advance_to("score", model, set_, as_json, quiet)
-    if set_:
-        raise RecipeError("--set changes a recipe: leave it out when scoring a FILE")
+        return advance(model, out, set_, as_json, quiet, until="score")
+    if set_ or out:
+        raise RecipeError("--set and --out belong to a recipe: leave them out with a FILE")
     from parbyte.scoring import measure_file
 
     config = CodecConfig(lanes=lanes, threads=threads)
@@ -62,7 +64,7 @@ def score(
         "documents": len(ledger.documents),
     }
     rows = [
-        ("bpb", f"{ledger.bpb:.4f}", f"measured, {lanes} lanes"),
+        ("bpb", f"{ledger.bpb:.4f}", "measured"),
         ("text", f"{ledger.num_bytes:,} bytes", f"{ledger.num_tokens:,} tokens"),
     ]
     emit(result, rows, as_json=as_json)
@@ -95,10 +97,11 @@ def compress(
         "seconds": done.seconds,
     }
     rows = [
-        ("bpb", f"{bpb:.4f}", f"coded, {lanes} lanes; not yet decoded"),
         ("bitstream", f"{done.bitstream_bytes:,} bytes", str(target)),
         ("text", f"{done.text_bytes:,} bytes", _speed(done.tokens, done.seconds)),
     ]
+    if done.text_bytes:
+        rows.append(("bpb", f"{bpb:.4f}", "coded, not yet decoded"))
     emit(result, rows, as_json=as_json)
     return DONE
 

@@ -37,7 +37,7 @@ def run(
     quiet: QuietOption = False,
 ) -> int:
     """Do every stage of a recipe: data, train, pack, score, compress, prove, report."""
-    return _advance(recipe, out, set_, as_json, quiet, until=LAST_STAGE)
+    return advance(recipe, out, set_, as_json, quiet, until=LAST_STAGE)
 
 
 def data(
@@ -60,7 +60,7 @@ def data(
 ) -> int:
     """Prepare the text of a recipe; `data fineweb` fetches the contest's token shards."""
     if recipe != _FINEWEB or Path(recipe).exists():
-        return _advance(recipe, out, set_, as_json, quiet, until="data")
+        return advance(recipe, out, set_, as_json, quiet, until="data")
     from parbyte.text.hub import download_fineweb
 
     files = download_fineweb(
@@ -83,7 +83,7 @@ def train(
     quiet: QuietOption = False,
 ) -> int:
     """Prepare the text and train; an interrupted training goes on."""
-    return _advance(recipe, out, set_, as_json, quiet, until="train")
+    return advance(recipe, out, set_, as_json, quiet, until="train")
 
 
 def pack(
@@ -94,7 +94,7 @@ def pack(
     quiet: QuietOption = False,
 ) -> int:
     """Go on as far as the packed artifact."""
-    return _advance(recipe, out, set_, as_json, quiet, until="pack")
+    return advance(recipe, out, set_, as_json, quiet, until="pack")
 
 
 def prove(
@@ -107,19 +107,14 @@ def prove(
     """Decode in a fresh process and compare; of a run folder, the files just as they stand."""
     is_coded = is_run_folder(recipe) and (Path(recipe) / BITSTREAM_FILE).is_file()
     if not is_coded or out or set_:
-        return _advance(recipe, out, set_, as_json, quiet, until="prove")
+        return advance(recipe, out, set_, as_json, quiet, until="prove")
     this = _open_run(recipe, None, None, console_for(quiet=quiet))
     with crashes_kept_in(this.folder):
         prove_again(this)
     return _show_scorecard(this, as_json)
 
 
-def advance_to(until: str, recipe: str, set_: list[str] | None, as_json: bool, quiet: bool) -> int:
-    """Bring a recipe's run up to a stage and print what the last one left."""
-    return _advance(recipe, None, set_, as_json, quiet, until=until)
-
-
-def _advance(
+def advance(
     recipe: str,
     out: Path | None,
     set_: list[str] | None,
@@ -128,6 +123,7 @@ def _advance(
     *,
     until: str,
 ) -> int:
+    """Bring a recipe's run up to a stage and print what that stage left."""
     world = world_from_environment()
     this = _open_run(recipe, out, set_, console_for(quiet=quiet or not world.is_main))
     with crashes_kept_in(this.folder):

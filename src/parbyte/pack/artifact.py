@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from parbyte.base.errors import ArtifactError
@@ -71,19 +73,23 @@ def build_artifact(
     pack: PackConfig,
     cap_bytes: int,
     meta: dict[str, Any],
+    token_counts: NDArray[np.int64] | None = None,
 ) -> bytes:
     """Return the artifact's bytes, at most `cap_bytes` of them; equal input gives equal bytes.
 
     meta: plain JSON values about the run, kept in the header and counted like everything else.
+    token_counts: int64[V], how often each token occurs in the training text: frequent tokens then
+    get finer steps. Nothing else of the text is looked at, and the counts are not stored.
     Raises CapError, which carries the table of parts, if it does not fit; ArtifactError if the
     weights are not those of such a model; RecipeError if a weight is not finite.
     """
     roles = _roles(weights, model_config)
     ordered = {name: weights[name].detach().to("cpu", torch.float32) for name in roles}
+    counts = None if token_counts is None else torch.from_numpy(token_counts)
     writer = _Writer(model_config, tokenizer, predict_settings, pack, meta)
 
     def assemble(config: QuantConfig, layouts: Mapping[str, Layout]) -> Draft:
-        return writer.write(quantize_weights(ordered, roles, config), layouts)
+        return writer.write(quantize_weights(ordered, roles, config, counts), layouts)
 
     if pack.fit:
         return fit_to_cap(assemble, ordered, roles, quant, cap_bytes).data

@@ -11,9 +11,9 @@ from parbyte.base.settings import read_table
 from parbyte.model.config import ModelConfig
 from parbyte.model.gpt import GPT
 from parbyte.pack.container import Container, Placement, check_tiling
+from parbyte.pack.tensors import Shape
 from parbyte.quant.config import FLOAT_BITS
 
-Shape = tuple[int, ...]
 _MOST_WEIGHTS = 2**31
 # A trained model takes about a bit a weight at the very least; a bomb takes next to nothing.
 _UNQUESTIONED_WEIGHTS = 2**26

@@ -27,10 +27,13 @@ class QuantConfig:
         doc="a row's largest code stands for: its maximum | the best shrunk maximum | k std",
     )
     clip_std_embed: float = setting(
-        63.5, low=0.01, high=1000.0, doc="k for embedding and tables: step = k std / max code"
+        47.0, low=0.01, high=1000.0, doc="k for embedding and tables: step = k std / max code"
     )
     clip_std_matrix: float = setting(
         57.0, low=0.01, high=1000.0, doc="k for all other matrices: step = k std / max code"
+    )
+    frequency_power: float = setting(
+        0.35, low=0.0, high=0.5, doc='x of clip = "std": a token\'s row has steps ~ its count^-x'
     )
     scale_digits: int = setting(
         3, low=0, high=10, doc="binary digits kept of a row's float16 scale; codes make up for it"

@@ -11,7 +11,13 @@ from parbyte.base.errors import RecipeError
 from parbyte.model.roles import Role
 from parbyte.quant.config import FLOAT_BITS, QuantConfig
 from parbyte.quant.grid import Codes, dequantize
-from parbyte.quant.rounding import max_scale, round_to_nearest, search_scale, std_scale
+from parbyte.quant.rounding import (
+    frequency_factor,
+    max_scale,
+    round_to_nearest,
+    search_scale,
+    std_scale,
+)
 
 Quantized = Codes | Tensor
 _TINY_MATRIX = 256
@@ -22,10 +28,15 @@ _LARGEST_FLOAT16 = 65504.0
 
 
 def quantize_weights(
-    weights: Mapping[str, Tensor], roles: Mapping[str, Role], config: QuantConfig
+    weights: Mapping[str, Tensor],
+    roles: Mapping[str, Role],
+    config: QuantConfig,
+    token_counts: Tensor | None = None,
 ) -> dict[str, Quantized]:
     """Turn float32 weights into codes by role, or float16 tensors where they are small.
 
+    token_counts: how often each token occurs in the training text, int64[V]; with clip = "std" the
+    rows of frequent tokens then get finer steps (see quant.rounding.frequency_factor).
     Raises RecipeError if a weight is not finite: such a model has diverged in training.
     """
     quantized: dict[str, Quantized] = {}
@@ -40,7 +51,9 @@ def quantize_weights(
             clipped = weight.clamp(-_LARGEST_FLOAT16, _LARGEST_FLOAT16)
             quantized[name] = clipped.to(torch.float16)
         else:
-            quantized[name] = _quantize_one(weight.to(torch.float32), roles[name], bits, config)
+            matrix = weight.to(torch.float32)
+            factor = _row_factor(matrix, roles[name], config, token_counts)
+            quantized[name] = _quantize_one(matrix, roles[name], bits, config, factor)
     return quantized
 
 
@@ -86,12 +99,23 @@ def with_coarser_steps(config: QuantConfig, factor: float) -> QuantConfig:
     )
 
 
-def _quantize_one(weight_RC: Tensor, role: Role, bits: int, config: QuantConfig) -> Codes:
+def _row_factor(
+    weight_RC: Tensor, role: Role, config: QuantConfig, token_counts: Tensor | None
+) -> Tensor | None:
+    if token_counts is None or role is not Role.EMBED:
+        return None
+    assert len(token_counts) == len(weight_RC), "one count for each token of the vocabulary"
+    return frequency_factor(token_counts, config.frequency_power)
+
+
+def _quantize_one(
+    weight_RC: Tensor, role: Role, bits: int, config: QuantConfig, factor_R: Tensor | None
+) -> Codes:
     digits = config.scale_digits
     if config.clip == "max" or role is Role.SCALAR:
         scale_R = max_scale(weight_RC, bits, digits)
     elif config.clip == "search":
         scale_R = search_scale(weight_RC, bits, digits)
     else:
-        scale_R = std_scale(weight_RC, bits, digits, clip_std_of(role, config))
+        scale_R = std_scale(weight_RC, bits, digits, clip_std_of(role, config), factor_R)
     return round_to_nearest(weight_RC, scale_R, bits)

@@ -31,14 +31,36 @@ def max_scale(weight_RC: Tensor, bits: int, digits: int) -> Tensor:
     return _to_scale(_row_max(weight_RC) / max_code(bits), digits, up=True)
 
 
-def std_scale(weight_RC: Tensor, bits: int, digits: int, clip_std: float) -> Tensor:
+def std_scale(
+    weight_RC: Tensor,
+    bits: int,
+    digits: int,
+    clip_std: float,
+    factor_R: Tensor | None = None,
+) -> Tensor:
     """Return float16[R] scales of `clip_std` standard deviations over the largest code.
 
     The deviation is taken about zero, where the grid has its centre, so that a row of equal
     weights has one. Every row then has the same histogram of codes and size depends on clip_std
-    alone. Source: openai/parameter-golf PR 1394.
+    alone. factor_R widens or narrows single rows, never so far that one is clipped for it.
+    Source: openai/parameter-golf PR 1394; the factor is ours.
     """
-    return _to_scale(row_std(weight_RC) * (clip_std / max_code(bits)), digits)
+    step_R = row_std(weight_RC) * (clip_std / max_code(bits))
+    if factor_R is not None:
+        unclipped_R = torch.minimum(_row_max(weight_RC) / max_code(bits), step_R)
+        step_R = torch.maximum(step_R * factor_R, unclipped_R)
+    return _to_scale(step_R, digits)
+
+
+def frequency_factor(counts_V: Tensor, power: float) -> Tensor:
+    """Return by what each token's steps differ from the usual: count^-power, geometric mean 1.
+
+    A token's row errs on its logit at every position, and the loss feels that in proportion to the
+    token's probability; the best steps would be ~ count^-0.5 if all rows could be finely coded.
+    counts_V: how often each token occurs in training, any dtype; unseen counts as once.
+    """
+    log_V = -power * counts_V.to(torch.float64).clamp_min(1).log()
+    return (log_V - log_V.mean()).exp().to(torch.float32)
 
 
 def search_scale(weight_RC: Tensor, bits: int, digits: int) -> Tensor:

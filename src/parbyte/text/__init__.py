@@ -1,1 +1,1 @@
-"""The text room."""
+"""Bytes to token ids and back: corpora, tokenizers, shards and batches."""

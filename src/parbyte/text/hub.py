@@ -142,7 +142,7 @@ def _network_errors(repository: str) -> Iterator[None]:
 
 
 def _network_error_types() -> tuple[type[Exception], ...]:
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import HfHubHTTPError
 
     # The bases of the hub's error are those of its HTTP library, which differs between versions.
     bases = [base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)]

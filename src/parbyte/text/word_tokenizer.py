@@ -128,7 +128,7 @@ class WordTokenizer(Tokenizer):
 
     def _encode_block(self, text: bytes, start: int, end: int) -> Ids:
         runs = RUNS.findall(text, start, end)
-        unknown = set(runs) - self._cache.keys()
+        unknown = [run for run in set(runs) if run not in self._cache]
         for run in unknown:
             self._cache[run] = self._spell(run)
         if start == 0 and runs[0] == b" ":
@@ -142,8 +142,9 @@ class WordTokenizer(Tokenizer):
         return ids
 
     def _keep_spaces_(self, runs: list[bytes]) -> None:
-        for i in range(1, len(runs)):
-            if runs[i - 1] == b" " and runs[i] in self._joining:
+        joining = [i for i, run in enumerate(runs) if run in self._joining]
+        for i in joining:
+            if i > 0 and runs[i - 1] == b" ":
                 runs[i - 1] = _EXPLICIT_SPACE
 
     def _forget_long_(self, runs: Iterable[bytes]) -> None:

@@ -15,7 +15,7 @@ from parbyte.text.word_vocabulary import (
     make_vocabulary,
 )
 
-_MAX_COUNTED = 2_000_000
+_MAX_COUNTED = 1_000_000
 _MAX_CHOSEN_FROM = 50_000
 _BLOCK_BYTES = 2**22
 
