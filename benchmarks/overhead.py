@@ -29,7 +29,7 @@ from parbyte.text.manifest import load_manifest
 from parbyte.text.prepare import prepare
 from parbyte.text.shards import open_shards
 from parbyte.train.config import TrainConfig
-from parbyte.train.device import pick_device, set_arithmetic, set_threads, synchronize
+from parbyte.train.device import pick_device, pick_dtype, set_arithmetic, set_threads, synchronize
 from parbyte.train.loop import train
 from parbyte.train.optim import build_optimizer
 
@@ -90,12 +90,13 @@ def run_bare(model_config: ModelConfig, config: TrainConfig, data: Path) -> floa
     manifest = load_manifest(data)
     device = pick_device(config.device, World())
     set_threads(config.threads, World())
-    set_arithmetic(device, config.dtype)
+    dtype = pick_dtype(config.dtype, device)
+    set_arithmetic(device, dtype)
     model_config = dataclasses.replace(
         model_config, vocab_size=manifest.vocab_size, bos_id=manifest.bos_id
     )
     model = GPT(model_config, seed=config.seed).to(device)
-    model.set_compute_dtype(torch.bfloat16 if config.dtype == "bfloat16" else torch.float32)
+    model.set_compute_dtype(dtype)
     optimizer = build_optimizer(model, parameter_roles(model), config, World())
     forward = torch.compile(model, fullgraph=True, dynamic=False) if config.compile else model
     batches = ready_batches(config, data, manifest.bos_id, device)

@@ -30,7 +30,7 @@ def measure(config: TextConfig, folder: Path) -> dict[str, object]:
     num_tokens = sum(info.tokens for info in manifest.splits.values())
     num_bytes = sum(info.bytes for info in manifest.splits.values())
     return {
-        "corpus": config.corpus,
+        "corpus": Path(config.corpus).name,
         "tokenizer": config.tokenizer,
         "vocab_size": manifest.vocab_size,
         "documents": sum(info.documents for info in manifest.splits.values()),

@@ -17,7 +17,10 @@ BENCHMARKS = {
     "pack": "every coder of weights against the entropy",
 }
 """Script -> what it measures."""
-ON_REQUEST = {"gpu": "training on one GPU; needs --data, see its --help"}
+ON_REQUEST = {
+    "gpu": "training on one GPU; needs --data, see its --help",
+    "prepare": "a corpus to shards; needs a large --corpus to mean much",
+}
 
 
 def main() -> None:

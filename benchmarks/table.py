@@ -48,6 +48,7 @@ def _mib(value: float) -> str:
 
 _DEMO, _OVERHEAD = "`make demo`", "`python benchmarks/overhead.py`"
 _CODING = "`python benchmarks/coding.py`"
+_PREPARE = "`python benchmarks/prepare.py --corpus FOLDER`"
 _GPU = "`python benchmarks/gpu.py`"
 LINES = (
     Line("demo, held-out text", "demo", "coded_bpb", _bpb("coded"), "<= 1.65", _DEMO),
@@ -77,6 +78,9 @@ LINES = (
     Line(
         "training speed, of a bare loop's", "overhead", "ratio", _percent_of, ">= 95 %", _OVERHEAD
     ),
+    Line("preparing a large corpus", "prepare", "bytes", _count("bytes"), "", _PREPARE),
+    Line("its speed", "prepare", "tokens_per_second", _count("tokens/s"), "", _PREPARE),
+    Line("its peak memory", "prepare", "peak_rss_bytes", _mib, "<= 1,024 MiB", _PREPARE),
     Line(
         "golf-baseline on one GPU",
         "gpu",

@@ -21,6 +21,7 @@ from parbyte.recipe import RECIPE_FILE, Recipe, load_recipe, recipe_to_toml
 STAGES_FILE = "stages.json"
 SCORECARD_FILE = "scorecard.json"
 REPORT_FILE = "report.html"
+SAMPLE_FILE = "sample.txt"
 ARTIFACT_FILE = "model.parbyte"
 BITSTREAM_FILE = "heldout.pby"
 LEDGER_FILE = "measured.jsonl"

@@ -27,6 +27,7 @@ from parbyte.run_folder import (
     HELDOUT_FILE,
     LEDGER_FILE,
     REPORT_FILE,
+    SAMPLE_FILE,
     WEIGHTS_FILE,
     Records,
     Run,
@@ -36,6 +37,7 @@ from parbyte.scoring import measure_documents
 
 TRAIN_FILE = "train.json"
 _LOG_FILE = "log.jsonl"
+_SAMPLE_TOKENS = 150
 _MANIFEST = f"{DATA_FOLDER}/manifest.json"
 
 
@@ -153,17 +155,20 @@ def _pack_artifact(run: Run, records: Records) -> StageResult:
 
     from parbyte.pack.artifact import build_artifact, inspect_artifact
     from parbyte.text.prepare import load_run_tokenizer
+    from parbyte.text.shards import count_tokens
 
     recipe = run.recipe
+    shape = _model_shape(run)
     blob = build_artifact(
         load_file(run.path(WEIGHTS_FILE)),
-        _model_shape(run),
+        shape,
         load_run_tokenizer(run.path(DATA_FOLDER)),
         to_table(recipe.predict),
         recipe.quant,
         recipe.pack,
         recipe.track.cap_bytes,
         _artifact_label(recipe),
+        token_counts=count_tokens(run.path(DATA_FOLDER), "train", shape.vocab_size),
     )
     write_bytes(run.path(ARTIFACT_FILE), blob)
     contents = inspect_artifact(run.path(ARTIFACT_FILE))
@@ -249,8 +254,21 @@ def _write_report(run: Run, records: Records) -> StageResult:
     from parbyte.report.page import write_report
 
     write_scorecard(run, records)
+    write_bytes(run.path(SAMPLE_FILE), _sample(run))
     write_report(run.folder, run.console)
-    return StageResult(outputs=[REPORT_FILE])
+    return StageResult(outputs=[REPORT_FILE, SAMPLE_FILE])
+
+
+def _sample(run: Run) -> bytes:
+    """Return text that the artifact's model finds likely."""
+    from parbyte.pack.artifact import load_artifact
+    from parbyte.predict.build import build_predictor
+    from parbyte.predict.sample import generate
+
+    artifact = load_artifact(run.path(ARTIFACT_FILE))
+    predictor = build_predictor(artifact)
+    pieces = generate(predictor, artifact.tokenizer, b"", _SAMPLE_TOKENS, temperature=0.8)
+    return b"".join(pieces)
 
 
 def _report_depends_on(run: Run, records: Records) -> Any:

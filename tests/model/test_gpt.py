@@ -414,3 +414,22 @@ def test_the_loss_compiles_into_one_graph(feature: str) -> None:
     model(tokens, targets).backward()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(grads[name], parameter.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_dropout_changes_training_alone_and_only_by_its_seed() -> None:
+    model = GPT(ModelConfig(**SMALL), seed=0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    tokens_BT = torch.randint(2, VOCAB, (2, 9))
+    plain = model(tokens_BT, tokens_BT).item()
+    model.set_dropout(0.5)
+
+    def loss(seed: int) -> float:
+        torch.manual_seed(seed)
+        return model(tokens_BT, tokens_BT).item()
+
+    assert loss(0) == loss(0) != loss(1)
+    assert loss(0) != plain
+    model.eval()
+    assert loss(0) == loss(1) == plain

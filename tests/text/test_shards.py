@@ -15,6 +15,7 @@ from parbyte.text.shards import (
     MAGIC,
     ShardWriter,
     TokenStream,
+    count_tokens,
     cut_documents,
     open_shards,
     read_count,
@@ -142,3 +143,10 @@ def test_documents_are_cut_at_every_bos(documents: list[list[int]], block_tokens
 def test_a_stream_that_starts_inside_a_document_is_refused() -> None:
     with pytest.raises(DataError, match=r"the first token is 5, must be BOS \(0\)"):
         list(cut_documents(TokenStream([np.array([5, 0], np.uint16)]), BOS))
+
+
+def test_counts_of_tokens_are_those_of_the_whole_split(tmp_path: Path) -> None:
+    ids = np.random.default_rng(0).integers(0, 50, 1000).astype(np.uint16)
+    write(tmp_path, [ids.tolist()], shard_tokens=300)
+    counts = count_tokens(tmp_path, "train", 60)
+    assert counts.tolist() == [int((ids == token).sum()) for token in range(60)]

@@ -87,13 +87,13 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(
 def test_a_stopped_run_resumes_to_the_same_weights(
     tmp_path: Path, run_training: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    straight = run_training(tmp_path / "straight", grad_clip=0.5)
+    straight = run_training(tmp_path / "straight", grad_clip=0.5, dropout=0.1)
     with monkeypatch.context() as patch:
         stop_at(patch, 13, save_at=10)
         with pytest.raises(KeyboardInterrupt):
-            run_training(tmp_path / "stopped", grad_clip=0.5, checkpoint_seconds=1e-9)
+            run_training(tmp_path / "stopped", grad_clip=0.5, dropout=0.1, checkpoint_seconds=1e-9)
     listener = Listener()
-    resumed = run_training(tmp_path / "stopped", grad_clip=0.5, console=listener)
+    resumed = run_training(tmp_path / "stopped", grad_clip=0.5, dropout=0.1, console=listener)
     assert any("resumed after step 10" in line for line in listener.lines)
     assert_same_weights(straight, resumed)
     assert (resumed.steps, resumed.final_loss) == (straight.steps, straight.final_loss)

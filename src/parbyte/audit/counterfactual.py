@@ -41,8 +41,8 @@ def check_counterfactual(subject: Subject, config: AuditConfig) -> CheckResult:
     rng = np.random.default_rng([config.seed, 2])
     places = _sum_positions(scorer, stream_N, config, rng)
     sums = [counterfactual_sum(scorer, stream_N, place, config, rng) for place in places]
-    findings = [finding for one in sums if (finding := _judge(one, config))]
-    findings += _impossible_prices(subject) + _wrong_rows(subject, config)
+    findings = _impossible_prices(subject) + _wrong_rows(subject, config)
+    findings += [finding for one in sums if (finding := _judge(one, config))]
     figures = {
         "sums": [{"position": s.position, "sum": s.total, "error": s.error} for s in sums],
         "priced": sum(s.priced for s in sums),
@@ -78,7 +78,7 @@ def counterfactual_sum(
 def _sum_positions(
     scorer: Scorer, stream_N: Stream, config: AuditConfig, rng: np.random.Generator
 ) -> list[int]:
-    """Prefer the first token behind a chunk's border: an update that reaches too far shows there."""
+    """Prefer the first token behind a chunk: an update that reaches too far shows there."""
     order_N = scorer.order(stream_N)
     places = border_positions(scorer, stream_N, 4 * config.sum_positions, rng)
     first = [p for p in places if scorer.chunk and order_N[p] == scorer.chunk][:1]

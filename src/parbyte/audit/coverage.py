@@ -45,9 +45,7 @@ def _positions(scorer: Scorer, stream_N: Stream, scores: Scores) -> list[Finding
         if len(places):
             evidence = f"{len(places):,} of {len(stream_N):,} {text}, the first at {places[0]:,}"
             figures = {"positions": places[:_SHOWN].tolist(), "count": len(places)}
-            found.append(
-                Finding(check="T8", severity=severity, evidence=evidence, figures=figures)
-            )
+            found.append(Finding(check="T8", severity=severity, evidence=evidence, figures=figures))
     return found
 
 

@@ -66,7 +66,7 @@ def _watch(
         watched_N = (order_N <= moment) & (order_N >= 0) & (changed_N == stream_N)
         gap_N = np.where(watched_N, gaps(base.nats_N, scorer.score(changed_N).nats_N), 0.0)
         worst = max(worst, float(gap_N.max()))
-        if worst > config.repeat_nats and gap_N.max() > config.repeat_nats:
+        if gap_N.max() > config.repeat_nats:
             findings.append(_moved(check, place, gap_N, config.repeat_nats))
     figures = {"places": len(places), "worst_nats": worst, "tokens": len(stream_N)}
     return CheckResult(check=check, findings=tuple(findings[:_SHOWN]), figures=figures)

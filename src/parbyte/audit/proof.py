@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,9 +53,12 @@ def prove(
     expected_bytes: int,
     original: Path | None = None,
     quiet: bool = True,
+    launcher: Sequence[str] = (),
+    worker: str | None = None,
 ) -> ProofResult:
     """Decode in a fresh process and compare: length, SHA-256 and, if given, the original's bytes.
 
+    launcher: command that starts the interpreter; worker: its program (see audit.isolation).
     Raises DataError if a file cannot be read, ResourceError if there is no room for the proof.
     """
     hashes = {path: sha256_file(path) for path in (artifact, bitstream)}
@@ -64,7 +68,10 @@ def prove(
             restored = folder / "text"
             watch = Stopwatch()
             try:
-                decode_seconds = _decode(artifact, bitstream, folder, restored, quiet)
+                shutil.copyfile(artifact, folder / "artifact")
+                shutil.copyfile(bitstream, folder / "bitstream")
+                command = [*launcher, sys.executable, "-I", "-c", worker or _WORKER]
+                decode_seconds = _decode(command, folder, restored, quiet)
                 reason = _compare(restored, expected_sha256, expected_bytes, original)
             except ProofError as error:
                 decode_seconds, reason = 0.0, str(error)
@@ -86,14 +93,12 @@ def prove(
         raise resource_error(error, Path(error.filename or tempfile.gettempdir())) from None
 
 
-def _decode(artifact: Path, bitstream: Path, folder: Path, restored: Path, quiet: bool) -> float:
-    shutil.copyfile(artifact, folder / "artifact")
-    shutil.copyfile(bitstream, folder / "bitstream")
+def _decode(command: Sequence[str], folder: Path, restored: Path, quiet: bool) -> float:
     voice = "quiet" if quiet else "loud"
     # The names are relative: the process never learns where the run lives.
     names = ["artifact", "bitstream", restored.name, voice]
     done = subprocess.run(
-        [sys.executable, "-I", "-c", _WORKER, str(_PACKAGE_ROOT), *names],
+        [*command, str(_PACKAGE_ROOT), *names],
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -20,6 +20,15 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def has_native_bfloat16() -> bool:
+    """Say whether the processor multiplies bfloat16 in hardware; without that it is slow."""
+    return any(
+        line.startswith(("flags", "Features"))
+        and not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(line.split())
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+    )
+
+
 def describe_versions() -> dict[str, str]:
     """Return the versions of Python, parbyte and the packages that numbers depend on."""
     versions = {"python": platform.python_version()}

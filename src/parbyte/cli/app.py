@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import parbyte
-from parbyte.cli import doctor, model_commands, run_commands
+from parbyte.cli import audit_commands, doctor, model_commands, run_commands
 
 app = typer.Typer(
     help="Train, pack, score and prove the best language model that fits in N bytes.",
@@ -23,6 +23,7 @@ _EXAMPLES = {
     model_commands.compress: "parbyte compress runs/demo/model.parbyte notes.txt",
     model_commands.decompress: "parbyte decompress runs/demo/model.parbyte notes.txt.pby",
     run_commands.prove: "parbyte prove runs/demo",
+    audit_commands.audit: "parbyte audit runs/demo",
     model_commands.inspect: "parbyte inspect runs/demo/model.parbyte",
     model_commands.generate: 'parbyte generate runs/demo/model.parbyte --prompt "In the "',
     doctor.doctor: "parbyte doctor",

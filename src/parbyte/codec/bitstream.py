@@ -27,7 +27,7 @@ _ARTIFACT_BYTES, _TOKENIZER_BYTES, _MACHINE_BYTES, _TEXT_BYTES = 16, 8, 4, 8
 _MAX_TEXT_BYTES = 1 << 32
 _MAX_LANE_TOKENS = 1 << 32
 _CRC_BYTES = 4
-_ENGINES = ("torch",)
+_ENGINES = ("torch", "portable")
 _DEVICES = ("cpu", "cuda")
 _TAIL = "the compressed file is cut short or damaged: get it again"
 

@@ -15,7 +15,13 @@ from parbyte.base.files import atomic_file
 from parbyte.base.log import Console
 from parbyte.base.units import coded_bits_per_byte
 from parbyte.codec.bitstream import BitstreamReader, BitstreamWriter
-from parbyte.codec.conditions import check_conditions, coding_arithmetic, conditions, explain
+from parbyte.codec.conditions import (
+    check_conditions,
+    coding_arithmetic,
+    conditions,
+    decoding_threads,
+    explain,
+)
 from parbyte.codec.config import CodecConfig
 from parbyte.codec.frames import decode_frame, document_frames, encode_frame, file_frames
 from parbyte.pack.artifact import Artifact, load_artifact
@@ -121,7 +127,7 @@ def _decompress(
     predictor = build_predictor(artifact)
     text_bytes, tokens, nats = 0, 0, 0.0
     watch = Stopwatch()
-    with coding_arithmetic(header.threads), atomic_file(out) as sink:
+    with coding_arithmetic(decoding_threads(header)), atomic_file(out) as sink:
         for frame in reader.frames():
             try:
                 text, frame_nats = decode_frame(predictor, artifact.tokenizer, frame, console)

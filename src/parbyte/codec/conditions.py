@@ -2,7 +2,9 @@
 
 The torch engine repeats its floats bit for bit only under these conditions, so the header records
 them. All but the last must match; another machine or torch version may well give the same bits, so
-there decoding is tried and the text's digest decides.
+there decoding is tried and the text's digest decides. The portable engine gives the same bits
+everywhere: its header names no device, threads or machine of its own, so that its files are the
+same everywhere too.
 """
 
 import hashlib
@@ -18,20 +20,30 @@ from parbyte.codec.bitstream import Header, digests
 from parbyte.pack.artifact import Artifact
 from parbyte.predict.build import read_settings
 
+_ANY_MACHINE = bytes(4)
+
 
 def conditions(artifact: Artifact, threads: int) -> Header:
     """Return the header of a bitstream that this process would write with this artifact."""
     tokenizer_sha256 = hashlib.sha256(artifact.tokenizer.to_blob()).hexdigest()
     artifact_digest, tokenizer_digest = digests(artifact.sha256, tokenizer_sha256)
+    engine = read_settings(artifact.predict).engine
+    if engine == "portable":
+        return Header(artifact_digest, tokenizer_digest, engine, "cpu", 1, _ANY_MACHINE)
     device = next(artifact.model.parameters()).device
     return Header(
         artifact=artifact_digest,
         tokenizer=tokenizer_digest,
-        engine=read_settings(artifact.predict).engine,
+        engine=engine,
         device=device.type,
         threads=threads,
         machine=_machine_digest(device),
     )
+
+
+def decoding_threads(found: Header) -> int:
+    """Return how many threads decode a bitstream: its own, or this process's if it takes any."""
+    return torch.get_num_threads() if found.engine == "portable" else found.threads
 
 
 def check_conditions(found: Header, here: Header) -> None:

@@ -74,7 +74,8 @@ def _drive_chunk_(
         rows_BV = predictor.step(torch.from_numpy(last_B))
         lanes_A = np.flatnonzero(left_B > t)
         rows_AV = rows_BV if len(lanes_A) == len(left_B) else rows_BV[torch.from_numpy(lanes_A)]
-        symbols_A = coder.code(to_freqs(rows_AV), lanes_A)
+        freqs = to_freqs(rows_AV, portable=predictor.is_portable)
+        symbols_A = coder.code(freqs, lanes_A)
         index_A1 = torch.from_numpy(symbols_A).to(rows_AV.device)[:, None]
         nats -= float(rows_AV.gather(1, index_A1).sum(dtype=torch.float64))
         chunk_BT[lanes_A, t] = symbols_A

@@ -29,11 +29,12 @@ class Freqs:
     """Frequencies of one step as the coder takes them: whole numbers, less the 1 it adds to each.
 
     groups_AG: float32, rows sum to 2^24 - G. members_AGM: float32 weights, not yet integers:
-    they become so for the one group that is coded.
+    they become so for the one group that is coded. is_portable: in the kernels' fixed order.
     """
 
     groups_AG: NDArray[np.float32]
     members_AGM: NDArray[np.float32]
+    is_portable: bool = False
 
     @property
     def group_size(self) -> int:
@@ -42,25 +43,51 @@ class Freqs:
 
     def members_of(self, groups_A: NDArray[np.int32]) -> NDArray[np.float32]:
         """Return the frequencies float32[A, M] within each lane's group; rows sum to 2^24 - M."""
-        return _to_integers(self.members_AGM[np.arange(len(groups_A)), groups_A])
+        weights_AM = self.members_AGM[np.arange(len(groups_A)), groups_A]
+        return _to_integers_portably(weights_AM) if self.is_portable else _to_integers(weights_AM)
 
 
-def to_freqs(log_probs_AV: Tensor) -> Freqs:
+def to_freqs(log_probs_AV: Tensor, *, portable: bool = False) -> Freqs:
     """Turn rows of log-probabilities into frequencies.
 
-    log_probs_AV: float32 nats. Raises BitstreamError if a row is not finite.
+    log_probs_AV: float32 nats. portable: with the same bits on every machine. Raises BitstreamError
+    if a row is not finite.
     """
     num_lanes, vocab_size = log_probs_AV.shape
     group_size = 1 << ((vocab_size - 1).bit_length() + 1) // 2
     num_groups = max(2, -(-vocab_size // group_size))  # the coder wants a choice
+    if portable:
+        return _to_freqs_portably(log_probs_AV, num_groups, group_size)
     probs_AV = log_probs_AV.exp().clamp_min_(_SMALLEST)
     if (padding := num_groups * group_size - vocab_size) > 0:
         probs_AV = torch.nn.functional.pad(probs_AV, (0, padding), value=_SMALLEST)
     probs_AGM = probs_AV.view(num_lanes, num_groups, group_size)
     sums_AG = probs_AGM.sum(dim=2).cpu().numpy()
+    _require_finite(sums_AG)
+    return Freqs(_to_integers(sums_AG), probs_AGM.cpu().numpy())
+
+
+def _to_freqs_portably(log_probs_AV: Tensor, num_groups: int, group_size: int) -> Freqs:
+    from parbyte.kernels.portable.weights import group_weights_  # it loads the compiler
+
+    num_lanes = len(log_probs_AV)
+    members_AGM = np.empty((num_lanes, num_groups, group_size), np.float32)
+    sums_AG = np.empty((num_lanes, num_groups), np.float32)
+    group_weights_(log_probs_AV.contiguous().numpy(), members_AGM, sums_AG)
+    _require_finite(sums_AG)
+    return Freqs(_to_integers_portably(sums_AG), members_AGM, is_portable=True)
+
+
+def _to_integers_portably(weights_AN: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Do what `_to_integers` does, with sums in the kernels' order."""
+    from parbyte.kernels.portable.weights import to_whole_numbers
+
+    return to_whole_numbers(weights_AN, (1 << PRECISION_BITS) - weights_AN.shape[1])
+
+
+def _require_finite(sums_AG: NDArray[np.float32]) -> None:
     if not np.isfinite(sums_AG.sum()):
         raise BitstreamError("the model gives no finite probabilities: pack it again")
-    return Freqs(_to_integers(sums_AG), probs_AGM.cpu().numpy())
 
 
 def _to_integers(weights_AN: NDArray[np.float32]) -> NDArray[np.float32]:

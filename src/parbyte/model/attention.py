@@ -39,6 +39,7 @@ class Span:
 
     cos, sin: float32[T, 1, K]. mask: bool[B, 1, T, S] or None for plain causality. start: positions
     already in the cache. value_embed_BTGK: added to the values of the layers that want it.
+    dropout: share of each layer's output to drop; 0 outside training.
     """
 
     cos: Tensor
@@ -46,6 +47,7 @@ class Span:
     mask: Tensor | None = None
     start: int = 0
     value_embed_BTGK: Tensor | None = None
+    dropout: float = 0.0
 
 
 class Attention(nn.Module):

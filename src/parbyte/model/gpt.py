@@ -19,7 +19,7 @@ from parbyte.model.cache import NO_TOKEN, Cache
 from parbyte.model.config import ModelConfig
 from parbyte.model.embed import Embed, ValueEmbed
 from parbyte.model.init import initialize_
-from parbyte.model.layers import leaky_square, rms_norm, rotary_tables
+from parbyte.model.layers import drop, leaky_square, rms_norm, rotary_tables
 
 _TABLE_POSITIONS = 4096
 
@@ -79,9 +79,10 @@ class Block(nn.Module):
         if weights.mix is not None:
             keep_D, start_D = weights.mix
             x_BTD = torch.addcmul(keep_D * x_BTD, start_D, start_BTD)
-        x_BTD = x_BTD + self.attn(rms_norm(x_BTD), weights, span, store)
+        attended_BTD = self.attn(rms_norm(x_BTD), weights, span, store)
+        x_BTD = x_BTD + drop(attended_BTD, span.dropout)
         hidden = leaky_square(F.linear(rms_norm(x_BTD), weights.up), self.mlp_slope)
-        return x_BTD + F.linear(hidden, weights.down)
+        return x_BTD + drop(F.linear(hidden, weights.down), span.dropout)
 
 
 class GPT(nn.Module):
@@ -99,6 +100,7 @@ class GPT(nn.Module):
         assert config.vocab_size > 0, "vocab_size comes from the tokenizer"
         self.config = config
         self.compute_dtype = torch.float32
+        self.dropout = 0.0
         self.embed = Embed(config)
         self.value_embed = ValueEmbed(config) if config.value_embed_layers else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
@@ -119,6 +121,10 @@ class GPT(nn.Module):
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
         """Choose the dtype of activations and matrix products; the weights stay as they are."""
         self.compute_dtype = dtype
+
+    def set_dropout(self, share: float) -> None:
+        """Choose the share of activations that training drops; `eval()` drops none."""
+        self.dropout = share
 
     def new_cache(self, num_lanes: int, capacity: int) -> Cache:
         """Return an empty cache for `capacity` positions, bound to the weights of this moment."""
@@ -153,7 +159,7 @@ class GPT(nn.Module):
             previous_BT = previous_tokens(tokens_BT, last_token, self.config.bos_id)
         start_BTD, embed_BTD = self.embed(tokens_BT, previous_BT, last_embed, dtype)
         span = self._span(tokens_BT, cache)
-        x_BTD = self._run_blocks(start_BTD, span, cache)
+        x_BTD = self._run_blocks(drop(start_BTD, span.dropout), span, cache)
         if cache is not None:
             cache.length += tokens_BT.shape[1]
             cache.last_token, cache.last_embed = tokens_BT[:, -1:], embed_BTD[:, -1:]
@@ -209,7 +215,8 @@ class GPT(nn.Module):
             assert start + num_new <= cache.capacity, "the caller resets a full cache"
             cos, sin = cache.cos[start : start + num_new], cache.sin[start : start + num_new]
         mask = self._document_mask(tokens_BT, cache) if self.config.document_mask else None
-        return Span(cos, sin, mask, start, value_embed)
+        dropout = self.dropout if self.training else 0.0
+        return Span(cos, sin, mask, start, value_embed, dropout)
 
     def _document_mask(self, tokens_BT: Tensor, cache: Cache | None) -> Tensor:
         num_new = tokens_BT.shape[1]

@@ -35,6 +35,14 @@ def norm_and_rotate(
     return torch.addcmul(normed * cos_T1K, swapped, sin_T1K).to(x_BTHK.dtype)
 
 
+def drop(x: Tensor, share: float) -> Tensor:
+    """Zero a random share of the elements and scale the rest up; nothing is drawn for share 0.
+
+    Source: Srivastava et al. 2014, JMLR 15.
+    """
+    return F.dropout(x, share) if share else x
+
+
 def rotary_tables(
     num_positions: int, head_dim: int, rope_dims: int, base: float
 ) -> tuple[Tensor, Tensor]:

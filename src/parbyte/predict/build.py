@@ -32,7 +32,12 @@ def read_settings(predict: Mapping[str, Any]) -> PredictConfig:
 def build_predictor(artifact: PredictiveArtifact) -> Predictor:
     """Build the predictor that an artifact describes.
 
-    Raises ArtifactError if its settings are unknown or out of range.
+    Raises ArtifactError if its settings are unknown or out of range, ResourceError if its engine's
+    compiler is not installed.
     """
     settings = read_settings(artifact.predict)
+    if settings.engine == "portable":
+        from parbyte.predict.portable import PortablePredictor  # it loads the compiler
+
+        return PortablePredictor(artifact.model, window=settings.window, stride=settings.stride)
     return NeuralPredictor(artifact.model, window=settings.window, stride=settings.stride)

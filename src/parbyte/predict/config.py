@@ -15,7 +15,11 @@ class PredictConfig:
     stride: int = setting(
         512, low=1, high=1 << 20, unit="tokens", doc="tokens predicted between two window moves"
     )
-    engine: str = setting("torch", choices=("torch",), doc="arithmetic that codec and score use")
+    engine: str = setting(
+        "torch",
+        choices=("torch", "portable"),
+        doc="arithmetic of codec and score; portable: the same bits on every machine",
+    )
 
     def __post_init__(self) -> None:
         require(

@@ -26,6 +26,8 @@ class Predictor(ABC):
     vocab_size: int
     chunk: int
     """Positions between two `observe` calls; part of the law."""
+    is_portable: bool = False
+    """Whether `step` gives the same bits on every machine. What wraps a predictor passes it on."""
 
     _pending: tuple[Tensor, ...] = ()
 

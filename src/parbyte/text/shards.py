@@ -77,6 +77,14 @@ def open_shards(folder: Path, split: str) -> TokenStream:
     return TokenStream([map_shard(path) for path in paths])
 
 
+def count_tokens(folder: Path, split: str, vocab_size: int) -> NDArray[np.int64]:
+    """Return how often each id occurs in a split, int64[vocab_size], BOS included."""
+    counts = np.zeros(vocab_size, np.int64)
+    for block in open_shards(folder, split).blocks(_BLOCK_TOKENS):
+        counts += np.bincount(block, minlength=vocab_size)
+    return counts
+
+
 def cut_documents(
     stream: TokenStream, bos_id: int, block_tokens: int = _BLOCK_TOKENS
 ) -> Iterator[NDArray[np.uint16]]:

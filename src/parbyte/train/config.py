@@ -54,7 +54,18 @@ class TrainConfig:
         0.0, low=0.0, high=1.0, doc="averaging memory as a fraction of the steps so far; 0: off"
     )
 
-    dtype: str = setting("float32", choices=("float32", "bfloat16"), doc="dtype of activations")
+    dropout: float = setting(
+        0.0,
+        low=0.0,
+        high=0.9,
+        doc="share of the embedding's and of every layer's outputs dropped in training",
+    )
+
+    dtype: str = setting(
+        "float32",
+        choices=("auto", "float32", "bfloat16"),
+        doc="dtype of activations; auto: bfloat16 where the hardware multiplies it",
+    )
     compile: bool = setting(False, doc="torch.compile the forward and, on cuda, the optimizer")
     device: str = setting("auto", choices=("auto", "cpu", "cuda"), doc="where training runs")
     threads: int = setting(0, low=0, high=1024, doc="CPU threads of one rank; 0: its share of all")

@@ -45,12 +45,14 @@ class Development:
             return None
         own_WT = self._windows_WT[self._world.rank :: self._world.size]
         nats = 0.0
+        model.eval()
         for start in range(0, len(own_WT), self._rows):
             tokens = torch.from_numpy(own_WT[start : start + self._rows]).to(self._device)
             batch = (tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
             with torch.no_grad():
                 loss = torch.func.functional_call(model, dict(weights), batch)
             nats += loss.item() * batch[1].numel()
+        model.train()
         (total_nats,) = sum_floats(self._world, [nats], self._device.type)
         return bits_per_byte(total_nats, self.num_bytes)
 

@@ -7,6 +7,7 @@ from collections import deque
 import torch
 
 from parbyte.base.errors import ResourceError
+from parbyte.base.machine import has_native_bfloat16
 from parbyte.base.world import World
 
 # Two steps in flight keep a GPU busy; more would only let the host's clock run ahead of it.
@@ -37,9 +38,22 @@ def set_threads(threads: int, world: World) -> int:
     return chosen
 
 
-def set_arithmetic(device: torch.device, dtype: str) -> None:
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Return the dtype of activations; name is auto, float32 or bfloat16."""
+    if name == "auto":
+        is_native = device.type == "cuda" or has_native_bfloat16()
+        return torch.bfloat16 if is_native else torch.float32
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def seed_noise(seed: int, step: int, world: World) -> None:
+    """Make the noise of one step depend on seed, step and rank alone: a resumed run repeats it."""
+    torch.manual_seed(((seed * world.size + world.rank) << 32) + step)
+
+
+def set_arithmetic(device: torch.device, dtype: torch.dtype) -> None:
     """Allow TF32 for what stays float32 in a bfloat16 run on cuda; float32 means float32 else."""
-    is_reduced = device.type == "cuda" and dtype == "bfloat16"
+    is_reduced = device.type == "cuda" and dtype == torch.bfloat16
     torch.set_float32_matmul_precision("high" if is_reduced else "highest")
 
 

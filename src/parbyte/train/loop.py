@@ -18,7 +18,7 @@ from parbyte.model.config import ModelConfig
 from parbyte.train.budget import Budget, Tick
 from parbyte.train.config import TrainConfig
 from parbyte.train.develop import Development
-from parbyte.train.device import peak_memory_bytes, synchronize
+from parbyte.train.device import peak_memory_bytes, seed_noise, synchronize
 from parbyte.train.journal import Journal, LogLine
 from parbyte.train.schedule import is_warming_down, lr_factor, momentum_at
 from parbyte.train.state import Run, begin_run, resume_, save
@@ -155,6 +155,8 @@ def _make_steps(run: Run, train_step: TrainStep, budget: Budget, onlooker: _Onlo
             break
         inputs, targets = run.loader.next()
         factor = lr_factor(config, run.step, tick.progress)
+        if config.dropout:
+            seed_noise(config.seed, run.step, run.world)
         loss = train_step(inputs, targets, factor, momentum_at(config, run.step))
         if run.average is not None:
             run.average.update_(run.step)

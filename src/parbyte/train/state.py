@@ -21,7 +21,7 @@ from parbyte.text.shards import open_shards
 from parbyte.train import checkpoint
 from parbyte.train.average import WeightAverage
 from parbyte.train.config import TrainConfig
-from parbyte.train.device import pick_device, set_arithmetic, set_threads
+from parbyte.train.device import pick_device, pick_dtype, set_arithmetic, set_threads
 from parbyte.train.optim import Optimizer, build_optimizer
 from parbyte.train.step import StepLoss
 
@@ -102,10 +102,12 @@ def begin_run(
     model_config = _fit_to_tokenizer(model_config, manifest)
     device = pick_device(config.device, world)
     set_threads(config.threads, world)
-    set_arithmetic(device, config.dtype)
+    dtype = pick_dtype(config.dtype, device)
+    set_arithmetic(device, dtype)
     init_process_group(world, device.type)
     model = GPT(model_config, seed=config.seed).to(device)
-    model.set_compute_dtype(torch.bfloat16 if config.dtype == "bfloat16" else torch.float32)
+    model.set_compute_dtype(dtype)
+    model.set_dropout(config.dropout)
     parameters = dict(model.named_parameters())
     return Run(
         config=config,

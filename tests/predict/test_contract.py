@@ -1,0 +1,143 @@
+"""Every predictor passes the whole audit: a new one is added to HONEST, or a test here fails.
+
+The battery is black-box (parbyte.audit); beside it, the two computations must follow one law.
+Shapes: B lanes, T positions, V vocab.
+"""
+
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+import parbyte.predict
+from parbyte.audit.run import audit
+from parbyte.base.log import Console
+from parbyte.predict.neural import NeuralPredictor
+from parbyte.predict.portable import PortablePredictor
+from parbyte.predict.predictor import Predictor
+
+
+def load_twins() -> ModuleType:
+    path = Path(__file__).parents[1] / "audit" / "twins.py"
+    spec = importlib.util.spec_from_file_location("twins", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["twins"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+twins = load_twins()
+EVERYTHING = {
+    "num_layers": 3,
+    "num_heads": 4,
+    "xsa_layers": 1,
+    "softcap": 10.0,
+    "logit_bias": True,
+    "smear": "gated",
+    "bigram_buckets": 11,
+    "bigram_dim": 8,
+    "value_embed_dim": 8,
+    "value_embed_layers": 2,
+    "skips": "gated",
+    "document_mask": True,
+    "tied": False,
+}
+
+
+def neural(window: int, stride: int, **changes: object) -> Predictor:
+    return NeuralPredictor(twins.toy_model(**changes), window=window, stride=stride)
+
+
+def portable(window: int, stride: int, **changes: object) -> Predictor:
+    return PortablePredictor(twins.toy_model(**changes), window=window, stride=stride)
+
+
+HONEST: dict[str, tuple[Callable[[], Predictor], int]] = {
+    "neural, sliding": (lambda: neural(12, 4), 12),
+    "neural, separate windows": (lambda: neural(16, 16), 16),
+    "neural, odd sizes": (lambda: neural(23, 9), 23),
+    "neural, one window for all": (lambda: neural(256, 64), 256),
+    "neural, every part of the model": (lambda: neural(16, 8, **EVERYTHING), 16),
+    "portable, sliding": (lambda: portable(12, 4), 12),
+    "portable, odd sizes, every part": (lambda: portable(23, 9, **EVERYTHING), 23),
+    "learning online (of the tests)": (twins.OnlineBigram, 0),
+}
+"""Name -> (how to make it, its window or 0). Every predictor of the package must be here."""
+
+LANES = 3
+
+
+def final_predictors() -> set[type[Predictor]]:
+    """Return the predictors of the package that nobody inherits from."""
+    for module in pkgutil.iter_modules(parbyte.predict.__path__):
+        importlib.import_module(f"parbyte.predict.{module.name}")
+    found: set[type[Predictor]] = set()
+    waiting = [Predictor]
+    while waiting:
+        inherited = waiting.pop().__subclasses__()
+        waiting += inherited
+        found |= {kind for kind in inherited if not kind.__subclasses__()}
+    return {kind for kind in found if kind.__module__.startswith("parbyte.predict.")}
+
+
+def rows(predictor: Predictor, tokens_BT: Tensor, *, by_steps: bool) -> Tensor:
+    """Return the rows float32[B, T, V] of one computation or the other."""
+    predictor.restore()
+    parts, last_B = [], torch.full((len(tokens_BT),), twins.BOS)
+    for chunk_BT in tokens_BT.split(predictor.chunk, dim=1):
+        if by_steps:
+            for token_B in chunk_BT.T:
+                parts.append(predictor.step(last_B)[:, None])
+                last_B = token_B
+        else:
+            parts.append(predictor.log_probs(chunk_BT))
+        predictor.observe(chunk_BT)
+    predictor.restore()
+    return torch.cat(parts, dim=1)
+
+
+def some_tokens(length: int) -> Tensor:
+    return torch.randint(twins.VOCAB, (LANES, length), generator=torch.Generator().manual_seed(2))
+
+
+def test_every_predictor_of_the_package_is_in_the_list() -> None:
+    listed = {type(make()) for make, _ in HONEST.values()}
+    missing = sorted(kind.__qualname__ for kind in final_predictors() - listed)
+    assert not missing, f"add {missing} to HONEST in {Path(__file__).name}"
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_it_passes_the_whole_audit(name: str) -> None:
+    make, window = HONEST[name]
+    verdict = audit(twins.predictor_subject(name, make(), window), twins.QUICK, Console(quiet=True))
+    assert not verdict.findings, [finding.evidence for finding in verdict.findings]
+    assert {"T1", "T2", "T3", "T4", "T6", "T8", "T10"} <= {c.check for c in verdict.checks}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_steps_and_chunks_follow_one_law(name: str) -> None:
+    predictor = HONEST[name][0]()
+    tokens_BT = some_tokens(2 * predictor.chunk + predictor.chunk // 2 + 1)
+    by_chunks = rows(predictor, tokens_BT, by_steps=False)
+    by_steps = rows(predictor, tokens_BT, by_steps=True)
+    assert by_chunks.dtype == by_steps.dtype == torch.float32
+    assert by_chunks.shape == (*tokens_BT.shape, predictor.vocab_size)
+    torch.testing.assert_close(by_steps, by_chunks, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_restore_gives_the_first_state_bit_for_bit(name: str) -> None:
+    predictor = HONEST[name][0]()
+    tokens_BT = some_tokens(predictor.chunk + 1)
+    first = rows(predictor, tokens_BT, by_steps=True)
+    rows(predictor, some_tokens(2 * predictor.chunk) * 0 + 3, by_steps=True)
+    predictor.step(torch.full((LANES,), twins.BOS))
+    assert torch.equal(rows(predictor, tokens_BT, by_steps=True), first)
