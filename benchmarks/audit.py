@@ -7,10 +7,11 @@ import argparse
 import importlib.util
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import torch
 
 from parbyte.audit.run import BLACK_BOX, audit
 from parbyte.audit.verdict import TITLES, Verdict
@@ -21,9 +22,10 @@ ROOT = Path(__file__).parents[1]
 _MARKS = {"proof of invalidity": "**P**", "violation": "V", "note": "n"}
 _HEAD = """# Who is caught by what
 
-Written by `benchmarks/audit.py`: every wrong twin and every honest scorer of `tests/audit/twins.py` under every check that
-needs no decoding. **P** proof of invalidity, V violation, n note, `.` passed, empty: not tested. In brackets stands the check
-that must catch the twin. What each check proves: [audit.md](audit.md).
+Written by `benchmarks/audit.py`: every wrong twin and every honest scorer of `tests/audit/twins.py`
+under every check that needs no decoding. **P** proof of invalidity, V violation, n note, `.`
+passed, empty: not tested. In brackets stands the check that must catch the twin. What each check
+proves: [audit.md](audit.md).
 """
 
 
@@ -33,9 +35,9 @@ def main() -> None:
     parser.add_argument("out", type=Path, nargs="?", default=ROOT / "docs" / "audit-matrix.md")
     out = parser.parse_args().out
     twins = load_twins()
-    config = replace(twins.QUICK, noise_tokens=20_000)
+    torch.set_num_threads(1)  # the models are too small for more
     verdicts = {
-        twin.name: audit(twin.make(), config, Console(quiet=True))
+        twin.name: audit(twin.make(), twins.QUICK, Console(quiet=True))
         for twin in [*twins.WRONG, *twins.HONEST]
     }
     write_bytes(out, render(twins.WRONG, twins.HONEST, verdicts).encode())

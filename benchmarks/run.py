@@ -13,8 +13,10 @@ FOLDER = Path(__file__).parent
 BENCHMARKS = {
     "demo": "the demo: rates, sizes, seconds, memory",
     "coding": "tokens/s of coding in both directions; its bits against the measured ones",
+    "portable": "the portable engine against the torch engine: speed, bits, start-up",
     "overhead": "train() against a bare loop",
     "pack": "every coder of weights against the entropy",
+    "audit": "wrong twins and honest scorers under every check: docs/audit-matrix.md",
 }
 """Script -> what it measures."""
 ON_REQUEST = {

@@ -191,6 +191,13 @@ def test_gaps_treat_equal_infinities_as_equal_and_missing_prices_as_far() -> Non
     assert found.tolist() == [0.5, 0.0, 0.0, inf]
 
 
+def test_null_and_places_left_out_are_not_scored() -> None:
+    assert to_scores([None, 2.0], 2, "x").times_N.tolist() == [0, 1]
+    scores = to_scores({"nats": [2.0, 2.0, 1.0], "positions": [1, 1, 2]}, 3, "x")
+    assert scores.times_N.tolist() == [0, 2, 1]
+    assert scores.total_nats == 5.0
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -178,12 +178,12 @@ def test_code_goes_to_the_users_cache_where_the_package_is_read_only(
 ) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("a file where a folder ought to be")
-    monkeypatch.setattr(jit.numba.config, "CACHE_DIR", "")
+    monkeypatch.setattr(jit.config, "CACHE_DIR", "")
     monkeypatch.setattr(jit, "_USER_CACHE", tmp_path / "user")
     monkeypatch.setattr(jit, "_is_writable", lambda folder: "user" in folder.parts)
     assert jit._cache_folder().parent == tmp_path / "user"  # type: ignore[union-attr]
     monkeypatch.undo()
-    monkeypatch.setattr(jit.numba.config, "CACHE_DIR", str(blocked))
+    monkeypatch.setattr(jit.config, "CACHE_DIR", str(blocked))
     assert jit._cache_folder() is None
 
     @jit.compiled(is_entry=True)

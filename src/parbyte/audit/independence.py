@@ -10,7 +10,7 @@ from parbyte.base.files import sha256_bytes
 def check_independence(subject: Subject, config: AuditConfig) -> CheckResult | NotTested:
     """T5: three builds from the same training text and seed give the same bytes."""
     if subject.build is None or subject.text is None:
-        return NotTested(check="T5", reason="needs to build the artifact again: `--deep`, of a run")
+        return NotTested(check="T5", reason="it needs to build the artifact again")
     shuffled = list(subject.text)
     random.Random(config.seed).shuffle(shuffled)
     cases = {"as it is": subject.text, "permuted": bytes(shuffled), "absent": None}

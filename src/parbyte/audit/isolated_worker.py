@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 REFUSED = "refused: "
+_WRITE = "to write"
 _SYSTEM = ("/proc/", "/sys/", "/dev/null", "/dev/urandom", "/lib", "/usr/lib", "/etc/ld.so")
 """What the C library and torch read of the machine: processors, memory, shared libraries."""
 _FORBIDDEN = ("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork")
@@ -26,6 +27,7 @@ class Refused(PermissionError):
 def main(root: str, arguments: list[str]) -> int:
     """Shut the doors, then decode as audit.decode_worker does."""
     refused: list[str] = []
+    sys.dont_write_bytecode = True
     sys.addaudithook(make_hook(root, os.getcwd(), refused))
     answer = io.StringIO()
     try:
@@ -33,7 +35,8 @@ def main(root: str, arguments: list[str]) -> int:
             from parbyte.audit.decode_worker import main as decode
 
             code = decode(arguments)
-    except Refused:
+    except Refused as error:
+        refused.append(str(error))
         code = 1
     # Whoever was refused may have made another error of it; the last shut door is the reason.
     if code and refused:
@@ -45,7 +48,7 @@ def main(root: str, arguments: list[str]) -> int:
 def make_hook(root: str, folder: str, refused: list[str]) -> Callable[[str, tuple[Any, ...]], None]:
     """Return the hook: reads below `root` and the interpreter's folders, all below `folder`.
 
-    refused: where it notes what it refuses.
+    refused: where it notes what it refuses, but for writing: caches are tried and done without.
     """
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     places = {sysconfig.get_path(name) for name in names} | {root, *sys.path}
@@ -58,7 +61,8 @@ def make_hook(root: str, folder: str, refused: list[str]) -> Callable[[str, tupl
             path = os.path.realpath(os.fsdecode(arguments[0]))
             fault = _foreign_open(path, arguments[1], arguments[2], own, libraries)
         if fault:
-            refused.append(fault)
+            if not fault.startswith(_WRITE):
+                refused.append(fault)
             raise Refused(fault)
 
     return hook
@@ -74,4 +78,4 @@ def _foreign_open(
     writes |= mode is None and bool(flags & (os.O_WRONLY | os.O_RDWR))
     if path == "/dev/null" or (not writes and f"{path}/".startswith((*libraries, *_SYSTEM))):
         return ""
-    return f"to {'write' if writes else 'read'} '{path}'"
+    return f"{_WRITE if writes else 'to read'} '{path}'"

@@ -5,6 +5,7 @@ not proven   nothing broken was found, but no decoding shows the score to be a c
 invalid      a test shows that the score is no codelength, or is not what it claims to be
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -105,7 +106,10 @@ class Verdict:
         return "certified" if any(c.check == DECODE for c in self.checks) else "not proven"
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values as docs/verdict.schema.json describes them."""
+        """Return plain values as docs/verdict.schema.json describes them; infinities as text."""
+        return _plain(self._table())
+
+    def _table(self) -> dict[str, Any]:
         return {
             "format": 1,
             "subject": self.subject,
@@ -125,3 +129,12 @@ class Verdict:
             ],
             "not_tested": [{**asdict(n), "title": TITLES[n.check]} for n in self.not_tested],
         }
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with floats that JSON lacks written as text."""
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import parbyte
-from parbyte.cli import audit_commands, doctor, model_commands, run_commands
+from parbyte.cli import archive_commands, audit_commands, doctor, model_commands, run_commands
 
 app = typer.Typer(
     help="Train, pack, score and prove the best language model that fits in N bytes.",
@@ -20,8 +20,10 @@ _EXAMPLES = {
     run_commands.train: "parbyte train tiny --out runs/demo --set train.seconds=60",
     run_commands.pack: "parbyte pack runs/demo --set track.cap_bytes=300000",
     model_commands.score: "parbyte score runs/demo/model.parbyte notes.txt",
-    model_commands.compress: "parbyte compress runs/demo/model.parbyte notes.txt",
-    model_commands.decompress: "parbyte decompress runs/demo/model.parbyte notes.txt.pby",
+    archive_commands.compress: "parbyte compress runs/demo/model.parbyte notes.txt",
+    archive_commands.decompress: "parbyte decompress runs/demo/model.parbyte notes.txt.pby",
+    archive_commands.list: "parbyte list notes.txt.pby",
+    archive_commands.test: "parbyte test runs/demo/model.parbyte notes.txt.pby",
     run_commands.prove: "parbyte prove runs/demo",
     audit_commands.audit: "parbyte audit runs/demo",
     model_commands.inspect: "parbyte inspect runs/demo/model.parbyte",

@@ -1,4 +1,4 @@
-"""Commands that work on an artifact: score, compress, decompress, inspect, generate."""
+"""Commands that work on an artifact: score, inspect, generate."""
 
 import sys
 from pathlib import Path
@@ -8,14 +8,15 @@ import typer
 
 from parbyte.base.errors import RecipeError
 from parbyte.base.log import console_for
-from parbyte.base.units import coded_bits_per_byte
 from parbyte.cli.entry import DONE
 from parbyte.cli.options import (
     JsonOption,
+    LanesOption,
     ModelArgument,
     OutOption,
     QuietOption,
     SetOption,
+    ThreadsOption,
     artifact_path,
     input_file,
 )
@@ -23,13 +24,6 @@ from parbyte.cli.output import Row, emit
 from parbyte.cli.run_commands import advance
 from parbyte.codec.config import CodecConfig
 
-_SUFFIX = ".pby"
-FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="Any file.")]
-OutFile = Annotated[Path | None, typer.Option("-o", "--out", metavar="OUT", help="Result file.")]
-LanesOption = Annotated[
-    int, typer.Option(min=1, max=1024, help="Streams coded side by side: more are faster.")
-]
-ThreadsOption = Annotated[int, typer.Option(min=1, max=256, help="CPU threads.")]
 _CODEC = CodecConfig()
 
 
@@ -66,71 +60,6 @@ def score(
     rows = [
         ("bpb", f"{ledger.bpb:.4f}", "measured"),
         ("text", f"{ledger.num_bytes:,} bytes", f"{ledger.num_tokens:,} tokens"),
-    ]
-    emit(result, rows, as_json=as_json)
-    return DONE
-
-
-def compress(
-    model: ModelArgument,
-    file: FileArgument,
-    out: OutFile = None,
-    lanes: LanesOption = _CODEC.lanes,
-    threads: ThreadsOption = _CODEC.threads,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> int:
-    """Write FILE as a bitstream that only this model can read; default: FILE.pby."""
-    source, artifact = input_file(file), artifact_path(model)
-    target = out or source.with_name(source.name + _SUFFIX)
-    from parbyte.codec.compress import compress_file
-
-    config = CodecConfig(lanes=lanes, threads=threads)
-    done = compress_file(artifact, source, target, config, console_for(quiet=quiet))
-    bpb = coded_bits_per_byte(done.bitstream_bytes, done.text_bytes)
-    result = {
-        "out": str(target),
-        "bytes": done.text_bytes,
-        "bitstream_bytes": done.bitstream_bytes,
-        "coded_bpb": bpb if done.text_bytes else None,
-        "tokens": done.tokens,
-        "seconds": done.seconds,
-    }
-    rows = [
-        ("bitstream", f"{done.bitstream_bytes:,} bytes", str(target)),
-        ("text", f"{done.text_bytes:,} bytes", _speed(done.tokens, done.seconds)),
-    ]
-    if done.text_bytes:
-        rows.append(("bpb", f"{bpb:.4f}", "coded, not yet decoded"))
-    emit(result, rows, as_json=as_json)
-    return DONE
-
-
-def decompress(
-    model: ModelArgument,
-    file: FileArgument,
-    out: OutFile = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> int:
-    """Restore the text of a bitstream, byte for byte; default: FILE without its .pby."""
-    source, artifact = input_file(file), artifact_path(model)
-    if out is None and source.suffix != _SUFFIX:
-        raise RecipeError(f"'{source}' does not end in {_SUFFIX}: name the result with -o OUT")
-    target = out or source.with_suffix("")
-    from parbyte.codec.compress import decompress_file
-
-    done = decompress_file(artifact, source, target, console_for(quiet=quiet))
-    result = {
-        "out": str(target),
-        "bytes": done.text_bytes,
-        "bitstream_bytes": done.bitstream_bytes,
-        "tokens": done.tokens,
-        "seconds": done.seconds,
-    }
-    rows = [
-        ("text", f"{done.text_bytes:,} bytes", str(target)),
-        ("decoding", f"{done.seconds:.1f} s", _speed(done.tokens, done.seconds)),
     ]
     emit(result, rows, as_json=as_json)
     return DONE
@@ -182,10 +111,6 @@ def generate(
         sys.stdout.buffer.flush()
     sys.stdout.buffer.write(b"\n")
     return DONE
-
-
-def _speed(tokens: int, seconds: float) -> str:
-    return f"{tokens:,} tokens, {tokens / max(seconds, 1e-9):,.0f} tokens/s"
 
 
 def _content_rows(contents: dict[str, Any]) -> list[Row]:

@@ -26,6 +26,10 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on
 ModelArgument = Annotated[
     Path, typer.Argument(metavar="MODEL", help="An artifact (model.parbyte) or a run folder.")
 ]
+LanesOption = Annotated[
+    int, typer.Option(min=1, max=1024, help="Streams coded side by side: more are faster.")
+]
+ThreadsOption = Annotated[int, typer.Option(min=1, max=256, help="CPU threads.")]
 
 
 def artifact_path(model: Path) -> Path:

@@ -6,9 +6,10 @@
               payload
 `artifact`, `tokenizer` and `text` are the first bytes of SHA-256 digests of the artifact file, of
 the tokenizer's blob and of the frame's text; `machine` is one of what the numbers may depend on
-beyond engine, device and threads. `engine` and `device` are one byte, `threads` and the rest are
-varints (7 bits a byte, low bits first). crc: CRC-32, little endian, of all bytes of the file before
-it and of the frame's payload, so that frames can be neither damaged nor exchanged.
+beyond engine, device and threads (the portable engine depends on none of them: cpu, 1, zeros).
+`engine` and `device` are one byte, `threads` and the rest are varints (7 bits a byte, low bits
+first). crc: CRC-32, little endian, of all bytes of the file before it and of the frame's payload,
+so that frames can be neither damaged nor exchanged.
 """
 
 import hashlib

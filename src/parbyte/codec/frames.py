@@ -12,11 +12,14 @@ from parbyte.codec.bitstream import Frame, digest_text
 from parbyte.codec.drive import drive
 from parbyte.codec.rangecoder import Decoder, Encoder
 from parbyte.predict.predictor import Predictor
-from parbyte.text.lanes import Lanes, join_lanes, plan_lanes
+from parbyte.text.lanes import MIN_LANE_TOKENS, Lanes, join_lanes, plan_lanes
 from parbyte.text.tokenizer import Tokenizer
 
 _NEWLINE_REACH = 1 << 16
 """A frame ends behind a newline if there is one in its last 64 KiB."""
+
+_TOKENS_A_BYTE, _SPARE_TOKENS = 8, 1 << 20
+"""A text of so many bytes has no more tokens; the spare ones are for documents without text."""
 
 
 def encode_frame(
@@ -36,6 +39,7 @@ def encode_frame(
     driven = drive(predictor, encoder, lanes.lengths, tokenizer.bos_id, console)
     text = b"".join(documents)
     frame = Frame(len(text), digest_text(text), lanes.lengths, lanes.continues, encoder.to_bytes())
+    _require_plausible(frame)
     return frame, driven.nats
 
 
@@ -46,6 +50,7 @@ def decode_frame(
 
     Raises BitstreamError if the text is not the one that was coded.
     """
+    _require_plausible(frame)
     decoder = Decoder(frame.payload, tokenizer.vocab_size)
     driven = drive(predictor, decoder, frame.lengths, tokenizer.bos_id, console)
     stream = join_lanes(Lanes(driven.tokens, frame.continues), tokenizer.bos_id)
@@ -79,13 +84,23 @@ def file_frames(source: Path, frame_bytes: int) -> Iterator[list[bytes]]:
             rest = b""
             while block := rest + stream.read(frame_bytes - len(rest)):
                 is_last = len(block) < frame_bytes
-                end = len(block) if is_last else _cut_point(block)
+                end = len(block) if is_last else cut_point(block)
                 yield [block[:end]]
                 rest = block[end:]
     except OSError as error:
         raise DataError(f"cannot read '{source}': {error.strerror}") from None
 
 
-def _cut_point(block: bytes) -> int:
+def _require_plausible(frame: Frame) -> None:
+    """Refuse what no text gives: it would only cost time and memory before it fails."""
+    num_tokens, num_lanes = sum(frame.lengths), len(frame.lengths)
+    if num_tokens > _TOKENS_A_BYTE * frame.text_bytes + _SPARE_TOKENS:
+        raise BitstreamError("the bitstream claims more tokens than its text can have")
+    if num_lanes > 1 and num_lanes > (num_tokens + num_lanes) // MIN_LANE_TOKENS:
+        raise BitstreamError("the bitstream claims more lanes than its text can have")
+
+
+def cut_point(block: bytes) -> int:
+    """Return where a block is best cut: behind its last newline, if that is near its end."""
     newline = block.rfind(b"\n", max(1, len(block) - _NEWLINE_REACH))
     return newline + 1 or len(block)

@@ -1,0 +1,147 @@
+"""The network's forward pass for a few rows at a time: tokens -> hidden states.
+
+A row is one position of one lane. Rows come in the order of time; each layer first remembers the
+keys and values of all rows, then lets each row look at its own past. What a row computes, and in
+which order, does not depend on the rows beside it.
+Shapes: R rows, D model_dim, V rows of a table, E its width, K head_dim, U skips, C capacity, N any
+width; see net for the packed matrices.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parbyte.kernels.portable.attention import attend_, remember_
+from parbyte.kernels.portable.embed import (
+    bigram_buckets,
+    look_up,
+    note_tokens,
+    project_rows,
+    smear_row_,
+)
+from parbyte.kernels.portable.jit import compiled
+from parbyte.kernels.portable.net import STATIC_SMEAR, Memory, Net
+from parbyte.kernels.portable.numerics import norm_rows_, product
+
+_ZERO = np.float32(0)
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+@compiled(is_entry=True)
+def forward(net: Net, memory: Memory, tokens_R: Ints, lanes_R: Ints, positions_R: Ints) -> Floats:
+    """Return the rows' hidden states float32[R, D] after the last norm and remember the rows.
+
+    positions_R: places in the memory; a lane's rows stand in order and follow what it holds.
+    """
+    num_rows, num_layers, num_skips = len(tokens_R), len(net.mix), len(net.skip_weights)
+    x_RD = embed(net, memory, tokens_R, lanes_R, positions_R)
+    start_RD, normed_RD, y_RD = np.empty_like(x_RD), np.empty_like(x_RD), np.empty_like(x_RD)
+    norm_rows_(x_RD, start_RD)
+    copy_(start_RD, x_RD)
+    value_RN = project_rows(tokens_R, net.value_table, net.value_proj)
+    skips_URD = np.empty((num_skips, num_rows, x_RD.shape[1]), np.float32)
+    for layer in range(num_layers):
+        later = layer - num_layers // 2
+        if 0 <= later < num_skips:
+            is_gated = len(net.skip_gates) > 0
+            gate_D = net.skip_gates[later] if is_gated else net.skip_weights[later]
+            skip_RD = skips_URD[num_skips - 1 - later]
+            join_(x_RD, skip_RD, net.skip_weights[later], gate_D, is_gated)
+        mix_(x_RD, start_RD, net.mix[layer, 0], net.mix[layer, 1])
+        norm_rows_(x_RD, normed_RD)
+        qkv_RN = product(normed_RD, net.qkv[layer])
+        if layer >= num_layers - net.value_layers:
+            add_values_(qkv_RN, value_RN, net.value_scale[layer], net.first_value, net.value_width)
+        for r in range(num_rows):
+            lane, place = lanes_R[r], positions_R[r]
+            key_GKC, value_GCK = memory.keys[layer, lane], memory.values[layer, lane]
+            cos_K, sin_K, half = net.cos[place], net.sin[place], net.rope_dims // 2
+            remember_(qkv_RN[r], net.gain[layer], cos_K, sin_K, half, key_GKC, value_GCK, place)
+        is_exclusive = layer >= num_layers - net.xsa_layers
+        for r in range(num_rows):
+            lane, place = lanes_R[r], positions_R[r]
+            key_GKC, value_GCK = memory.keys[layer, lane], memory.values[layer, lane]
+            document_C, scale = memory.documents[lane], net.query_scale
+            row_N, y_D = qkv_RN[r], y_RD[r]
+            attend_(row_N, key_GKC, value_GCK, document_C, place, scale, is_exclusive, y_D)
+        add_(x_RD, product(y_RD, net.out[layer]))
+        norm_rows_(x_RD, normed_RD)
+        up_RN = product(normed_RD, net.up[layer])
+        leaky_square_(up_RN, net.mlp_slope)
+        add_(x_RD, product(up_RN, net.down[layer]))
+        if layer < num_skips:
+            copy_(x_RD, skips_URD[layer])
+    norm_rows_(x_RD, normed_RD)
+    return normed_RD
+
+
+@compiled()
+def embed(net: Net, memory: Memory, tokens_R: Ints, lanes_R: Ints, positions_R: Ints) -> Floats:
+    """Return the stream's start before its norm; note tokens, embeddings and documents."""
+    previous_R = note_tokens(
+        memory.last_token, memory.documents, tokens_R, lanes_R, positions_R,
+        net.bos_id, net.document_mask,
+    )  # fmt: skip
+    x_RD = look_up(tokens_R, net.embed)
+    num_buckets = len(net.bigram_table)
+    if num_buckets > 0:
+        buckets_R = bigram_buckets(tokens_R, previous_R, num_buckets)
+        add_(x_RD, project_rows(buckets_R, net.bigram_table, net.bigram_proj))
+    if len(net.smear_gate) > 0:
+        is_static = net.smear == STATIC_SMEAR
+        for r in range(len(tokens_R)):
+            last_D, has_previous = memory.last_embed[lanes_R[r]], previous_R[r] >= 0
+            smear_row_(x_RD[r], last_D, has_previous, is_static, net.smear_gate, net.smear_scale)
+    return x_RD
+
+
+@compiled()
+def copy_(x_RD: Floats, out_RD: Floats) -> None:
+    """Write the rows as they are."""
+    for r in range(len(x_RD)):
+        for i in range(x_RD.shape[1]):
+            out_RD[r, i] = x_RD[r, i]
+
+
+@compiled()
+def add_(x_RD: Floats, more_RN: Floats) -> None:
+    """Add rows, of which the first D numbers count."""
+    for r in range(len(x_RD)):
+        for i in range(x_RD.shape[1]):
+            x_RD[r, i] += more_RN[r, i]
+
+
+@compiled()
+def add_values_(
+    qkv_RN: Floats, value_RN: Floats, scale: np.float32, first: int, width: int
+) -> None:
+    """Add scaled value embeddings to the values."""
+    for r in range(len(qkv_RN)):
+        for i in range(width):
+            qkv_RN[r, first + i] += value_RN[r, i] * scale
+
+
+@compiled()
+def mix_(x_RD: Floats, start_RD: Floats, keep_D: Floats, start_D: Floats) -> None:
+    """Mix the stream's start into the stream."""
+    for r in range(len(x_RD)):
+        for i in range(x_RD.shape[1]):
+            x_RD[r, i] = keep_D[i] * x_RD[r, i] + start_D[i] * start_RD[r, i]
+
+
+@compiled()
+def join_(x_RD: Floats, skip_RD: Floats, weight_D: Floats, gate_D: Floats, is_gated: bool) -> None:
+    """Add, or mix in by its gate, what an earlier layer left."""
+    for r in range(len(x_RD)):
+        for i in range(x_RD.shape[1]):
+            skip = weight_D[i] * skip_RD[r, i]
+            x_RD[r, i] = skip + (gate_D[i] * (x_RD[r, i] - skip) if is_gated else x_RD[r, i])
+
+
+@compiled()
+def leaky_square_(x_RN: Floats, slope: np.float32) -> None:
+    """Replace numbers by their squares, after a factor on the negative ones."""
+    for r in range(len(x_RN)):
+        for i in range(x_RN.shape[1]):
+            value = x_RN[r, i] * slope if x_RN[r, i] < _ZERO else x_RN[r, i]
+            x_RN[r, i] = value * value

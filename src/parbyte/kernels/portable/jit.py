@@ -1,0 +1,68 @@
+"""The one door to numba: strict IEEE arithmetic, machine code kept on disk where that is possible.
+
+No fast-math and no contraction: every multiplication and every addition rounds once, in the order
+that the source states. LLVM may then vectorise only across results, never within a sum, so the bits
+do not depend on the width of the vectors.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from parbyte.base.errors import ResourceError
+
+try:
+    import numba
+    from numba.core import config as _config
+except ImportError:
+    raise ResourceError(
+        "engine 'portable' needs numba, which is not installed: pip install numba"
+    ) from None
+
+# numba fills it at run time, which type checkers cannot see.
+config: Any = _config
+
+_HERE = Path(__file__).parent
+_USER_CACHE = Path("~/.cache/parbyte")
+
+
+def compiled(*, is_entry: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the decorator that compiles a kernel at its first call.
+
+    is_entry: Python calls it, not only other kernels. Its code, with all that it calls, is kept
+    beside the package, else in the user's cache folder, else nowhere.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        folder = _cache_folder() if is_entry else None
+        before = config.CACHE_DIR
+        config.CACHE_DIR = str(folder or before)
+        try:
+            return numba.njit(
+                cache=folder is not None, fastmath=False, nogil=True, error_model="numpy"
+            )(function)
+        finally:
+            config.CACHE_DIR = before
+
+    return decorate
+
+
+def _cache_folder() -> Path | None:
+    # numba looks at the file of the cached kernel only, not at the files of those it calls: the
+    # folder's name holds all of them, so that no kernel outlives a change to another.
+    sources = sorted(_HERE.glob("*.py"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    chosen = config.CACHE_DIR
+    roots = [Path(chosen)] if chosen else [_HERE / "__pycache__", _USER_CACHE.expanduser()]
+    return next((folder for root in roots if _is_writable(folder := root / digest)), None)
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False

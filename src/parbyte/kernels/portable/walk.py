@@ -1,0 +1,133 @@
+"""All lanes through some positions: hidden states, and the log-probabilities of every token.
+
+The lanes are cut into groups, one a thread; a group's rows pass through the network a few at a
+time. How they are cut decides nothing about the numbers.
+Shapes: B lanes, T positions, V vocab, R rows, D model_dim, N padded vocab.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parbyte.kernels.portable.forward import forward
+from parbyte.kernels.portable.jit import compiled
+from parbyte.kernels.portable.net import Memory, Net
+from parbyte.kernels.portable.numerics import BLOCK, exp, largest, log, multiply_, tanh, total
+
+MAX_ROWS = 16
+"""Rows that pass through the network together: each weight is used often, the rows stay near."""
+_ROWS_PER_THREAD = 4
+"""Fewer do not repay the waking of another thread."""
+
+_ZERO = np.float32(0)
+Floats = NDArray[np.float32]
+
+
+def walk(
+    net: Net, memory: Memory, tokens_BT: NDArray[np.int64], start: int, *, skip: int, threads: int
+) -> Floats:
+    """Append tokens to the memory; return float32[B, T - skip, V] log-probabilities after them.
+
+    start: positions that the memory holds. skip: positions at the front whose rows are not wanted.
+    """
+    num_lanes, num_positions = tokens_BT.shape
+    out_BTV = np.empty((num_lanes, num_positions - skip, net.num_outputs), np.float32)
+    tokens_BT = np.ascontiguousarray(tokens_BT)
+    threads = min(threads, num_lanes, max(1, num_lanes * num_positions // _ROWS_PER_THREAD))
+    num_groups = max(threads, -(-num_lanes // MAX_ROWS))
+    cuts = [group * num_lanes // num_groups for group in range(num_groups + 1)]
+
+    def walk_group_(group: int) -> None:
+        lanes = np.arange(cuts[group], cuts[group + 1])
+        _walk_lanes_(net, memory, tokens_BT, start, skip, lanes, out_BTV)
+
+    if threads == 1 or num_groups == 1:
+        for group in range(num_groups):
+            walk_group_(group)
+    else:
+        others = [
+            _pool(threads, os.getpid()).submit(walk_group_, group) for group in range(1, num_groups)
+        ]
+        walk_group_(0)
+        for other in others:
+            other.result()
+    return out_BTV
+
+
+@lru_cache(maxsize=4)
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    # The kernels run without the interpreter's lock, so plain threads are enough. Threads do not
+    # survive a fork: each process has its own.
+    return ThreadPoolExecutor(threads, thread_name_prefix="parbyte-portable")
+
+
+def _walk_lanes_(
+    net: Net,
+    memory: Memory,
+    tokens_BT: NDArray[np.int64],
+    start: int,
+    skip: int,
+    lanes: NDArray[np.int64],
+    out_BTV: Floats,
+) -> None:
+    """Walk with some neighbouring lanes, a few rows at a time, in the order of time."""
+    num_lanes, num_positions = len(lanes), tokens_BT.shape[1]
+    positions_at_once = max(1, MAX_ROWS // num_lanes)
+    for begin in range(0, num_positions, positions_at_once):
+        end = min(begin + positions_at_once, num_positions)
+        tokens_R = tokens_BT[lanes[0] : lanes[-1] + 1, begin:end].T.ravel()
+        lanes_R = np.tile(lanes, end - begin)
+        positions_R = np.repeat(np.arange(start + begin, start + end), num_lanes)
+        hidden_RD = forward(net, memory, tokens_R, lanes_R, positions_R)
+        for t in range(max(begin, skip), end):
+            row = (t - begin) * num_lanes
+            hidden = hidden_RD[row : row + num_lanes]
+            predict_(
+                hidden,
+                net.head,
+                net.bias,
+                net.logit_scale,
+                net.softcap,
+                lanes[0],
+                t - skip,
+                out_BTV,
+            )
+
+
+@compiled(is_entry=True)
+def predict_(
+    hidden_RD: Floats,
+    head_PIO: Floats,
+    bias_V: Floats,
+    scale: np.float32,
+    softcap: np.float32,
+    first: int,
+    t: int,
+    out_BTV: Floats,
+) -> None:
+    """Write the log-probabilities of lanes first .. first + R that follow from hidden states."""
+    num_rows, vocab_size = len(hidden_RD), out_BTV.shape[2]
+    scaled_RD = np.empty((num_rows, hidden_RD.shape[1]), np.float32)
+    for r in range(num_rows):
+        for i in range(hidden_RD.shape[1]):
+            scaled_RD[r, i] = hidden_RD[r, i] * scale
+    logits_RN = np.empty((num_rows, len(head_PIO) * BLOCK), np.float32)
+    multiply_(scaled_RD, head_PIO, logits_RN)
+    weight_V = np.empty(vocab_size, np.float32)
+    for r in range(num_rows):
+        logits_V = logits_RN[r, :vocab_size]
+        for v in range(vocab_size):
+            logits_V[v] += bias_V[v]
+        if softcap > _ZERO:
+            for v in range(vocab_size):
+                logits_V[v] = softcap * tanh(logits_V[v] / softcap)
+        top = largest(logits_V)
+        for v in range(vocab_size):
+            weight_V[v] = exp(logits_V[v] - top)
+        offset = np.float32(np.float64(top) + log(total(weight_V)))
+        out_V = out_BTV[first + r, t]
+        for v in range(vocab_size):
+            out_V[v] = logits_V[v] - offset

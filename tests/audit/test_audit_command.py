@@ -1,0 +1,91 @@
+"""`parbyte audit`: certified artifacts end with 0, everything else with 1, wrong options with 2."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from parbyte.cli import main
+from parbyte.model.config import ModelConfig
+from parbyte.model.gpt import GPT
+from parbyte.pack.artifact import build_artifact
+from parbyte.pack.config import PackConfig
+from parbyte.quant.config import QuantConfig
+from parbyte.text.byte_tokenizer import ByteTokenizer
+
+SHAPE = {"model_dim": 16, "num_heads": 2, "num_kv_heads": 2, "mlp_dim": 24, "rope_dims": 4}
+PEEKING = """
+import json, sys
+for line in sys.stdin:
+    tokens = json.loads(line)["tokens"]
+    print(json.dumps({"nats": [0.01 * sum(tokens)] * len(tokens)}), flush=True)
+"""
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    config = ModelConfig(vocab_size=257, bos_id=256, **SHAPE)
+    generator = torch.Generator().manual_seed(0)
+    weights = {
+        name: value + 0.3 * torch.randn(value.shape, generator=generator)
+        for name, value in GPT(config, seed=0).state_dict().items()
+    }
+    settings = {"window": 16, "stride": 8, "engine": "torch"}
+    data = build_artifact(
+        weights,
+        config,
+        ByteTokenizer(),
+        settings,
+        QuantConfig(),
+        PackConfig(fit=False),
+        1_000_000,
+        {},
+    )
+    path = tmp_path / "model.parbyte"
+    path.write_bytes(data)
+    return path
+
+
+def test_an_honest_artifact_is_certified(
+    artifact: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_bytes(b"It was the best of times, it was the worst of times.\n" * 6)
+    options = ["--text", str(text), "--noise", "300", "--json", "--quiet"]
+    code = main(["audit", str(artifact), *options])
+    verdict = json.loads(capfd.readouterr().out)
+    assert [f for f in verdict["findings"] if f["severity"] != "note"] == []
+    assert (code, verdict["verdict"]) == (0, "certified")
+    made = {check["check"] for check in verdict["checks"]}
+    assert made == {f"T{n}" for n in range(1, 13)} - {"T5"}
+
+
+def test_a_command_that_peeks_is_invalid(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    script = tmp_path / "score.py"
+    script.write_text(PEEKING)
+    options = ["--command", f"{sys.executable} {script}", "--vocab", "16", "--noise", "300"]
+    code = main(["audit", *options, "--quiet"])
+    out = capfd.readouterr().out
+    assert code == 1
+    assert "verdict invalid" in out and "T1 violation" in out and "not tested" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ([], "give one of"),
+        (["x", "--command", "y"], "give one of"),
+        (["--command", "y"], "--vocab"),
+        (["--command", "y", "--vocab", "9", "--bos", "9"], "--bos"),
+        (["--scorer", "json:loads", "--vocab", "9", "--text", "z"], "needs a tokenizer"),
+        (["/no/such/model.parbyte"], "no artifact"),
+    ],
+)
+def test_wrong_options_are_one_line(
+    options: list[str], complaint: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["audit", *options, "--quiet"]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert complaint in line
