@@ -8,7 +8,7 @@ RUN := runs/demo
 RECIPE := $(if $(QUICK),tiny-quick,tiny)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo check format bench table clean
+.PHONY: help setup test demo check format bench table fuzz clean
 
 help:
 	@echo "make demo          train, pack, score, compress and decode a tiny model; QUICK=1: under 3 minutes"
@@ -16,6 +16,7 @@ help:
 	@echo "make check         ruff, ruff format --check, pyright"
 	@echo "make format        let ruff repair what it can"
 	@echo "make bench         run benchmarks/ and refresh README's table"
+	@echo "make fuzz          damage every kind of file for MINUTES=5 and see that all is refused"
 	@echo "make clean         remove $(VENV) and caches; runs/ stays"
 	@echo "PYTHON=python3.12  which Python makes $(VENV) (3.11 or newer)"
 
@@ -61,6 +62,10 @@ bench: $(INSTALLED)
 
 table: $(INSTALLED)
 	$(BIN)/python benchmarks/table.py
+
+MINUTES ?= 5
+fuzz: $(INSTALLED)
+	$(BIN)/python tests/fuzz/harness.py --minutes $(MINUTES)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis

@@ -196,6 +196,7 @@ matplotlib_stays_in_figures = only_here("matplotlib", r"report/figures\.py")
 sentencepiece_stays_in_text = only_here(
     "sentencepiece", r"text/(sentencepiece\w*|official|tokenizer_training)\.py"
 )
+numba_stays_behind_its_door = only_here("numba", r"kernels/portable/jit\.py")
 
 LONG_FUNCTION = "def f():\n" + "    x = 1\n" * MAX_FUNCTION_LINES
 
@@ -291,6 +292,10 @@ CASES: dict[Rule, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = {
     matplotlib_stays_in_figures: (
         [("report/page.py", "from matplotlib import pyplot"), ("cli.py", "import matplotlib")],
         [("report/figures.py", "import matplotlib")],
+    ),
+    numba_stays_behind_its_door: (
+        [("kernels/portable/net.py", "import numba"), ("codec/freqs.py", "from numba import njit")],
+        [("kernels/portable/jit.py", "import numba")],
     ),
     sentencepiece_stays_in_text: (
         [("text/prepare.py", "import sentencepiece"), ("pack/a.py", "from sentencepiece import x")],

@@ -179,3 +179,10 @@ def test_any_text_survives_being_written_as_toml(text: str) -> None:
     written = tomllib.loads(recipe_to_toml(changed))
     assert written["text"]["corpus"] == text
     assert written["name"] == text
+
+
+def test_deeply_nested_values_are_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "deep.toml"
+    path.write_text("a = " + "[" * 100_000)
+    with pytest.raises(RecipeError, match="nested too deeply"):
+        load_recipe(path)

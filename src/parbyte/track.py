@@ -79,3 +79,5 @@ def read_toml(path: Path) -> Mapping[str, Any]:
         raise RecipeError(f"'{path}' is no text file: {error.reason}") from None
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"'{path}' is no TOML: {error}") from None
+    except RecursionError:
+        raise RecipeError(f"'{path}' is no recipe: its values are nested too deeply") from None

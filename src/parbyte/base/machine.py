@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("torch", "numpy", "constriction", "sentencepiece", "zstandard", "brotli")
+_PACKAGES = ("torch", "numpy", "constriction", "numba", "sentencepiece", "zstandard", "brotli")
 
 
 def describe_machine() -> dict[str, Any]:

@@ -67,7 +67,7 @@ class Batch:
 
 
 def gather(entries: Iterable[Entry], frame_bytes: int) -> Iterator[Batch]:
-    """Gather documents in frames of at most `frame_bytes`; a longer one is cut, at newlines if near.
+    """Gather documents in frames of at most `frame_bytes`; cut longer ones, at newlines if near.
 
     Only one frame's text is held, whatever the documents' lengths.
     """

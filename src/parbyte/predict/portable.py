@@ -115,7 +115,7 @@ class _Tape:
         capacity, vocab_size = self._memory.documents.shape[1], len(self._net.embed)
         # The kernels check no bounds.
         assert self._length + inputs_BT.shape[1] <= capacity, "more tokens than the window holds"
-        assert 0 <= inputs_BT.min() and inputs_BT.max() < vocab_size, "no such token"
+        assert inputs_BT.min() >= 0 and inputs_BT.max() < vocab_size, "no such token"
         threads = torch.get_num_threads()
         rows = walk(self._net, self._memory, inputs_BT, self._length, skip=skip, threads=threads)
         self._parts.append(inputs_BT)

@@ -1,0 +1,136 @@
+"""The commands around archives: folders, pipes, one document, what is left, bounded memory."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from parbyte.cli import main
+
+Say = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def say(capfd: pytest.CaptureFixture[str]) -> Say:
+    def command(*words: str | Path) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = main([str(word) for word in words])
+        printed = capfd.readouterr()
+        return code, printed.out, printed.err
+
+    return command
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "notes" / "deep").mkdir(parents=True)
+    (tmp_path / "notes" / "a.txt").write_bytes(b"first " * 20)
+    (tmp_path / "notes" / "deep" / "b.txt").write_bytes(b"second " * 20)
+    (tmp_path / "notes" / "run.sh").write_bytes(b"#!/bin/sh\n")
+    (tmp_path / "notes" / "run.sh").chmod(0o755)
+    return tmp_path
+
+
+def test_a_folder_becomes_one_file_and_a_folder_again(
+    folder: Path, artifact_path: Path, say: Say
+) -> None:
+    code, out, _ = say("compress", artifact_path, folder / "notes", "--json", "-q")
+    result = json.loads(out)
+    assert (code, result["documents"]) == (0, 4)
+    archive = folder / "notes.pby"
+    assert result["bitstream_bytes"] == archive.stat().st_size
+    code, out, _ = say("list", archive, "--json")
+    listed = json.loads(out)["documents"]
+    assert [item["name"] for item in listed] == ["a.txt", "deep", "deep/b.txt", "run.sh"]
+    assert [item["mode"] for item in listed][3] == "755"
+    assert say("test", artifact_path, archive, "-q")[0] == 0
+    code, _, _ = say("decompress", artifact_path, archive, "-o", folder / "back", "-q")
+    assert code == 0
+    assert (folder / "back" / "deep" / "b.txt").read_bytes() == b"second " * 20
+    assert (folder / "back" / "run.sh").stat().st_mode & 0o777 == 0o755
+    one = folder / "one"
+    assert say("decompress", artifact_path, archive, "--doc", "2", "-o", one, "-q")[0] == 0
+    assert one.read_bytes() == b"second " * 20
+    code, _, err = say("decompress", artifact_path, archive, "--doc", "9", "-o", one, "-q")
+    assert (code, "no document 9" in err) == (2, True)
+
+
+def test_what_is_whole_of_a_damaged_file_is_saved(
+    tmp_path: Path, artifact_path: Path, say: Say
+) -> None:
+    source = tmp_path / "noise"
+    source.write_bytes(os.urandom(3000))
+    assert say("compress", artifact_path, source, "-q")[0] == 0
+    archive = tmp_path / "noise.pby"
+    archive.write_bytes(archive.read_bytes()[:-1])
+    assert say("decompress", artifact_path, archive, "-o", tmp_path / "x", "-q")[0] == 2
+    assert not (tmp_path / "x").exists()
+    code, out, _ = say("test", artifact_path, archive, "--json", "-q")
+    assert (code, json.loads(out)["sound"]) == (1, False)
+    words = ("decompress", artifact_path, archive, "-o", tmp_path / "x", "--salvage", "-q")
+    code, _, err = say(*words)
+    assert (code, "are lost" in err) == (1, True)
+    assert (tmp_path / "x").read_bytes() == source.read_bytes()
+
+
+def test_mistakes_are_one_line(folder: Path, artifact_path: Path, say: Say) -> None:
+    (folder / "empty").mkdir()
+    say("compress", artifact_path, folder / "notes", "-q")
+    for words in (
+        ("compress", artifact_path, folder / "empty"),
+        ("compress", artifact_path, folder / "notes", "-o", folder / "notes" / "in.pby"),
+        ("decompress", artifact_path, folder / "notes.pby"),
+        ("decompress", artifact_path, folder / "notes.pby", "--doc", "0"),
+        ("decompress", artifact_path, folder / "notes.pby", "-o", "-"),
+        ("decompress", artifact_path, folder / "notes.pby", "-o", "-", "--json"),
+        ("list", folder / "notes" / "a.txt"),
+        ("test", artifact_path, artifact_path),
+    ):
+        code, out, err = say(*words, "-q")
+        assert (code in (1, 2) and out in ("",)) or words[0] == "test"
+        assert len(err.splitlines()) <= 2
+    assert not (folder / "notes" / "in.pby").exists()
+
+
+def piped(words: list[Any], source: Path, out: Path) -> int:
+    """Run a command between two files as pipes and return its peak memory in bytes."""
+    code = (
+        "import resource, sys\nfrom parbyte.cli import main\ncode = main(sys.argv[1:])\n"
+        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "print(code, peak, file=sys.stderr)"
+    )
+    with source.open("rb") as given, out.open("wb") as sink:
+        feeder = subprocess.Popen(["cat"], stdin=given, stdout=subprocess.PIPE)
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, words), "-q"],
+            stdin=feeder.stdout,
+            stdout=sink,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        feeder.wait()
+    status, peak = done.stderr.split()[-2:]
+    assert status == "0", done.stderr
+    return int(peak) << 10
+
+
+@pytest.mark.slow
+def test_pipes_need_little_memory_however_long_the_text(
+    tmp_path: Path, artifact_path: Path
+) -> None:
+    line = b"%d: it is a text of many lines, and no line is quite like another\n"
+    short, long = tmp_path / "short", tmp_path / "long"
+    short.write_bytes(b"".join(line % n for n in range(1 << 10)))
+    long.write_bytes(b"".join(line % n for n in range(1 << 18)))
+    out, back = tmp_path / "out", tmp_path / "back"
+    first = piped(["compress", artifact_path, "-"], short, out)
+    second = piped(["compress", artifact_path, "-"], long, out)
+    assert second < first + (160 << 20) < 1 << 30
+    assert piped(["decompress", artifact_path, "-"], out, back) < first + (160 << 20)
+    assert back.read_bytes() == long.read_bytes()
