@@ -3,7 +3,7 @@
     python benchmarks/coding.py runs/demo/model.parbyte runs/demo/data/heldout.txt
 
 Each round encodes and decodes in turn, so that other work on the machine meets both alike. Also
-says where a step's time goes: network, softmax, conversion to weights, coder.
+says where a step of the torch engine spends its time: network, softmax, weights, coder.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main() -> None:
         source.write_bytes(args.text.read_bytes()[: args.limit_bytes or None])
         figures = {
             **round_trips(args.artifact, source, config, args.rounds),
-            "step_ms": step_parts(args.artifact, config),
+            "torch_step_ms": step_parts(args.artifact, config),
             "lanes": config.lanes,
             "threads": config.threads,
             "machine": describe_machine(),
