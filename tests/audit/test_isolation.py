@@ -23,7 +23,7 @@ ROOT = str(Path(parbyte.__file__).parents[1])
         ("os.system", ()),
         ("open", ("/etc/passwd", "r", 0)),
         ("open", ("/home/someone/heldout.txt", "rb", 0)),
-        ("open", ("/work/../etc/passwd", None, 0)),
+        ("open", ("/srv/../etc/passwd", None, 0)),
         ("open", (f"{ROOT}/parbyte/new.py", "w", 0)),
     ],
 )
