@@ -15,7 +15,7 @@ from torch import Tensor
 from parbyte.audit.scorer import Nats, Scorer, Scores, Stream
 from parbyte.base.errors import DataError
 from parbyte.predict.predictor import Predictor
-from parbyte.text.lanes import Lanes, plan_lanes
+from parbyte.text.lanes import Lanes, lane_offsets, plan_lanes
 
 
 class LanesScorer(Scorer):
@@ -49,7 +49,7 @@ class LanesScorer(Scorer):
         """See Scorer. A position's place in its lane."""
         order_N = np.full(len(stream_N), -1, np.int64)
         lanes = self._lanes(stream_N)
-        for start, length in zip(_offsets(lanes), lanes.lengths, strict=True):
+        for start, length in zip(lane_offsets(lanes), lanes.lengths, strict=True):
             order_N[start : start + length] = np.arange(length)
         return order_N
 
@@ -113,7 +113,7 @@ class LanesScorer(Scorer):
     def _place(self, lanes: Lanes, rows: list[Nats], row_error: float, length: int) -> Scores:
         nats_N = np.full(length, np.nan)
         times_N = np.zeros(length, np.int64)
-        for start, row_T in zip(_offsets(lanes), rows, strict=True):
+        for start, row_T in zip(lane_offsets(lanes), rows, strict=True):
             nats_N[start : start + len(row_T)] = row_T
             times_N[start : start + len(row_T)] += 1
         total = float(sum(row_T.sum() for row_T in rows))
@@ -122,8 +122,8 @@ class LanesScorer(Scorer):
     def _open_chunk(self, stream_N: Stream, position: int) -> tuple[Tensor, int, int]:
         """Walk up to a position's chunk; return the chunk as far as it, its lane and its place."""
         lanes, predictor = self._lanes(stream_N), self._predictor
-        lane = int(np.searchsorted(_offsets(lanes), position, side="right")) - 1
-        moment = position - _offsets(lanes)[lane]
+        lane = int(np.searchsorted(lane_offsets(lanes), position, side="right")) - 1
+        moment = position - lane_offsets(lanes)[lane]
         first = moment // predictor.chunk * predictor.chunk
         predictor.restore()
         for start in range(0, first, predictor.chunk):
@@ -141,13 +141,3 @@ def _gather(rows_BTV: Tensor, tokens_BT: Tensor) -> Nats:
 
 def _cut(lanes: Lanes, moment: int) -> Lanes:
     return Lanes([lane[:moment] for lane in lanes.tokens], lanes.continues)
-
-
-def _offsets(lanes: Lanes) -> list[int]:
-    """Return where each lane's first coded token stands in the stream."""
-    offsets: list[int] = []
-    end = 0
-    for length, continues in zip(lanes.lengths, lanes.continues, strict=True):
-        offsets.append(end if continues else end + 1)
-        end = offsets[-1] + length
-    return offsets

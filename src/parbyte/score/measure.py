@@ -13,7 +13,7 @@ from parbyte.base.log import Console
 from parbyte.base.units import bits_per_byte
 from parbyte.predict.predictor import Predictor
 from parbyte.score.ledger import DocumentScore, Ledger, ledger_of
-from parbyte.text.lanes import Lanes, join_lanes
+from parbyte.text.lanes import Lanes, join_lanes, lane_offsets
 from parbyte.text.tokenizer import Tokenizer
 
 
@@ -25,7 +25,7 @@ def measure(predictor: Predictor, lanes: Lanes, tokenizer: Tokenizer, console: C
     stream_N = join_lanes(lanes, tokenizer.bos_id)
     bytes_N = tokenizer.byte_counts(stream_N)
     nats_N = np.zeros(len(stream_N), np.float64)
-    offsets, longest = _lane_offsets(lanes), max(lanes.lengths)
+    offsets, longest = lane_offsets(lanes), max(lanes.lengths)
     done, nats_done, bytes_done = 0, 0.0, 0
     watch = Stopwatch()
     predictor.restore()
@@ -56,16 +56,6 @@ def _nats(predictor: Predictor, tokens_BT: torch.Tensor) -> NDArray[np.float64]:
     log_probs_BTV = predictor.log_probs(tokens_BT)
     index_BT1 = tokens_BT.to(log_probs_BTV.device)[:, :, None]
     return -log_probs_BTV.gather(2, index_BT1)[:, :, 0].cpu().numpy().astype(np.float64)
-
-
-def _lane_offsets(lanes: Lanes) -> list[int]:
-    """Return where each lane's first coded token stands in the joined stream."""
-    offsets: list[int] = []
-    end = 0
-    for length, continues in zip(lanes.lengths, lanes.continues, strict=True):
-        offsets.append(end if continues else end + 1)
-        end = offsets[-1] + length
-    return offsets
 
 
 def _by_document(

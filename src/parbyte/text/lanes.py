@@ -86,3 +86,13 @@ def _snap(ideal: int, starts: NDArray[np.intp], reach: float) -> int:
     near = starts[max(0, after - 1) : after + 1]
     best = int(near[np.argmin(np.abs(near - ideal))])
     return best if abs(best - ideal) <= reach else ideal
+
+
+def lane_offsets(lanes: Lanes) -> list[int]:
+    """Return where each lane's first coded token stands in the joined stream."""
+    offsets: list[int] = []
+    end = 0
+    for length, continues in zip(lanes.lengths, lanes.continues, strict=True):
+        offsets.append(end if continues else end + 1)
+        end = offsets[-1] + length
+    return offsets
