@@ -162,3 +162,42 @@ def test_any_table_is_read_or_refused_in_one_line(table: dict[str, Any]) -> None
         assert isinstance(read(table), Example)
     except RecipeError as error:
         assert str(error).startswith("a.toml: ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    kind: str = setting("step", choices=("step",), doc="The kind.")
+    rate: float = setting(0.5, low=0.0, doc="A number.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jump:
+    kind: str = setting("jump", choices=("jump",), doc="The kind.")
+    inner: tuple[Any, ...] = setting((), kinds={"step": Step}, doc="Steps inside.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Walk:
+    stack: tuple[Any, ...] = setting((), kinds={"step": Step, "jump": Jump}, doc="What follows.")
+
+
+def test_a_list_of_kinds_is_read_and_written_back() -> None:
+    table = {"stack": [{"kind": "jump", "inner": [{"kind": "step"}]}, {"kind": "step", "rate": 2}]}
+    walk = read(table, Walk)
+    assert walk == Walk(stack=(Jump(inner=(Step(),)), Step(rate=2.0)))
+    assert read(to_table(walk), Walk) == walk
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"stack": {"kind": "step"}}, "must be a list of tables"),
+        ({"stack": [{"rate": 1.0}]}, "'train.stack[0]' must be a table with kind = one of step"),
+        ({"stack": [{"kind": "stop"}]}, "did you mean 'step'"),
+        ({"stack": [3]}, "'train.stack[0]'"),
+        ({"stack": [{"kind": "step", "rat": 1}]}, "'train.stack[0].rat'; did you mean 'rate'"),
+        ({"stack": [{"kind": "jump", "inner": [{"kind": "jump"}]}]}, "'train.stack[0].inner[0]'"),
+    ],
+)
+def test_a_bad_kind_or_key_in_a_list_is_named(table: dict[str, Any], said: str) -> None:
+    assert said in refusal(table, Walk)

@@ -2,7 +2,8 @@
 
 A room's configuration is a frozen, keyword-only dataclass whose fields are declared with `setting`,
 which carries the allowed range or choices; `read_table` turns a TOML table into it or raises a
-RecipeError that names file, key, value, what is allowed and the nearest key.
+RecipeError that names file, key, value, what is allowed and the nearest key. A field may also hold
+a list of tables, each of which says by its `kind` which dataclass it is.
 """
 
 import dataclasses
@@ -25,10 +26,15 @@ def setting(
     high: float | None = None,
     choices: Sequence[str] | None = None,
     unit: str = "",
+    kinds: Mapping[str, type] | None = None,
     doc: str,
 ) -> Any:
-    """Declare one field: default, range or choices, unit (bytes and seconds parse text)."""
+    """Declare one field: default, range or choices, unit (bytes and seconds parse text).
+
+    kinds: the field is a list of tables; each names one of these dataclasses by its key `kind`.
+    """
     metadata = {"low": low, "high": high, "choices": choices, "unit": unit, "doc": doc}
+    metadata["kinds"] = kinds
     if isinstance(default, list | dict):
         frozen = default
         return dataclasses.field(default_factory=lambda: frozen.copy(), metadata=metadata)
@@ -89,6 +95,8 @@ def _plain(value: Any) -> Any:
 
 def _convert(value: Any, hint: Any, field: dataclasses.Field[Any], where: str, key: str) -> Any:
     meta = field.metadata
+    if meta.get("kinds") is not None:
+        return _read_kinds(value, meta["kinds"], where, key)
     unit = meta.get("unit", "")
     try:
         if unit == "bytes":
@@ -113,6 +121,25 @@ def _convert(value: Any, hint: Any, field: dataclasses.Field[Any], where: str, k
                 f"{where}: '{key}' is '{item}', must be one of {', '.join(choices)}{hint_text}"
             )
     return value
+
+
+def _read_kinds(value: Any, kinds: Mapping[str, type], where: str, key: str) -> tuple[Any, ...]:
+    """Return the dataclasses that a list of tables stands for."""
+    if not isinstance(value, list | tuple):
+        raise RecipeError(f"{where}: '{key}' is {value!r}, must be a list of tables")
+    read: list[Any] = []
+    for place, table in enumerate(value):
+        name = f"{key}[{place}]"
+        kind = table.get("kind") if isinstance(table, Mapping) else None
+        if not isinstance(kind, str) or kind not in kinds:
+            near = difflib.get_close_matches(str(kind), kinds, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise RecipeError(
+                f"{where}: '{name}' must be a table with kind = one of {', '.join(kinds)}, "
+                f"got {kind!r}{hint}"
+            )
+        read.append(read_table(kinds[kind], table, where=where, section=name))
+    return tuple(read)
 
 
 def _items(value: Any) -> list[Any]:

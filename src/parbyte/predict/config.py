@@ -1,13 +1,20 @@
-"""The recipe's [predict] section: how the model walks over a text."""
+"""The recipe's [predict] section: how the model walks over a text, and what stands on top of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from parbyte.base.settings import require, setting
+from parbyte.predict.adapter_config import NETWORK_STAGES
+from parbyte.predict.expert_config import ROW_STAGES
+
+STACK: Mapping[str, type] = {**NETWORK_STAGES, **ROW_STAGES}
+"""Kind -> settings of every stage that `predict.stack` may list."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """Window, stride and engine of the neural predictor (law: predict.neural)."""
+    """Window, stride and engine of the neural predictor (law: predict.neural), and its stack."""
 
     window: int = setting(
         1024, low=1, high=1 << 20, unit="tokens", doc="longest span the model sees at once"
@@ -20,6 +27,9 @@ class PredictConfig:
         choices=("torch", "portable"),
         doc="arithmetic of codec and score; portable: the same bits on every machine",
     )
+    stack: tuple[Any, ...] = setting(
+        (), kinds=STACK, doc="stages over the network, the lowest first; each names its `kind`"
+    )
 
     def __post_init__(self) -> None:
         require(
@@ -28,3 +38,10 @@ class PredictConfig:
             got=self.stride,
             want=f"at most predict.window ({self.window})",
         )
+        for place, stage in enumerate(self.stack):
+            require(
+                place == 0 or stage.kind not in NETWORK_STAGES,
+                f"predict.stack[{place}]",
+                got=stage.kind,
+                want="the first stage: it adapts the network itself",
+            )
