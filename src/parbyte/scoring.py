@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from parbyte.pack.artifact import Artifact
+    from parbyte.score.explain import Explanation
     from parbyte.score.ledger import Ledger
     from parbyte.text.tokenizer import Tokenizer
 
@@ -25,16 +26,16 @@ if TYPE_CHECKING:
 
 def measure_documents(
     artifact: "Artifact", documents: "Iterable[Ids]", config: CodecConfig, console: Console
-) -> "Ledger":
-    """Return the measured ledger of documents, given as ids without BOS."""
+) -> "tuple[Ledger, Explanation]":
+    """Return the measured ledger of documents, given as ids without BOS, and its stages' shares."""
     frames = _id_frames(documents, artifact.tokenizer, config.frame_bytes)
     return _measure_frames(artifact, frames, config, console)
 
 
 def measure_file(
     artifact_path: Path, source: Path, config: CodecConfig, console: Console
-) -> "Ledger":
-    """Return the measured ledger of any file; one frame is in memory at a time.
+) -> "tuple[Ledger, Explanation]":
+    """Return the measured ledger of any file, and its stages' shares; one frame is in memory.
 
     Raises ArtifactError, or DataError if the file is empty, unreadable or cannot be encoded.
     """
@@ -47,28 +48,31 @@ def measure_file(
         [encode(document) for document in frame]
         for frame in file_frames(source, config.frame_bytes)
     )
-    ledger = _measure_frames(artifact, frames, config, console)
+    ledger, explanation = _measure_frames(artifact, frames, config, console)
     if not ledger.num_bytes:
         raise DataError(f"'{source}' is empty: there is nothing to score")
-    return ledger
+    return ledger, explanation
 
 
 def _measure_frames(
     artifact: "Artifact", frames: "Iterable[list[Ids]]", config: CodecConfig, console: Console
-) -> "Ledger":
+) -> "tuple[Ledger, Explanation]":
     from parbyte.codec.conditions import coding_arithmetic
-    from parbyte.predict.build import build_predictor
+    from parbyte.predict.build import build_probed
+    from parbyte.score.explain import Explainer
     from parbyte.score.ledger import ledger_of
     from parbyte.score.measure import measure
     from parbyte.text.lanes import plan_lanes
 
-    tokenizer, predictor = artifact.tokenizer, build_predictor(artifact)
-    scores = []
+    tokenizer, (predictor, probes) = artifact.tokenizer, build_probed(artifact)
+    explainer, scores = Explainer(probes), []
     with coding_arithmetic(config.threads):
         for frame in frames:
             lanes = plan_lanes(frame, tokenizer.bos_id, config.lanes)
             scores += measure(predictor, lanes, tokenizer, console).documents
-    return ledger_of("measured", scores)
+            explainer.take(lanes, tokenizer)
+    ledger = ledger_of("measured", scores)
+    return ledger, explainer.explanation(ledger.num_bytes)
 
 
 def _id_frames(

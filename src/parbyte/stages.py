@@ -24,6 +24,7 @@ from parbyte.run_folder import (
     ARTIFACT_FILE,
     BITSTREAM_FILE,
     DATA_FOLDER,
+    EXPLANATION_FILE,
     HELDOUT_FILE,
     LEDGER_FILE,
     REPORT_FILE,
@@ -197,9 +198,10 @@ def _score_heldout(run: Run, records: Records) -> StageResult:
     artifact = load_artifact(run.path(ARTIFACT_FILE))
     documents = list(split_documents(run.path(DATA_FOLDER), "heldout", artifact.tokenizer))
     watch = Stopwatch()
-    ledger = measure_documents(artifact, documents, run.recipe.codec, run.console)
+    ledger, explanation = measure_documents(artifact, documents, run.recipe.codec, run.console)
     seconds = watch.elapsed_s()
     write_ledger(run.path(LEDGER_FILE), ledger)
+    write_json(run.path(EXPLANATION_FILE), explanation.to_json())
     figures = {
         "measured_bpb": ledger.bpb,
         "nats": ledger.nats,
@@ -207,7 +209,7 @@ def _score_heldout(run: Run, records: Records) -> StageResult:
         "tokens": ledger.num_tokens,
         "tokens_per_second": ledger.num_tokens / seconds,
     }
-    return StageResult(outputs=[LEDGER_FILE], figures=figures)
+    return StageResult(outputs=[LEDGER_FILE, EXPLANATION_FILE], figures=figures)
 
 
 def _compress_heldout(run: Run, records: Records) -> StageResult:
@@ -309,7 +311,14 @@ STAGES = (
     ),
     Stage(
         name="report",
-        needs=(_MANIFEST, LEDGER_FILE, _LOG_FILE, ARTIFACT_FILE, BITSTREAM_FILE),
+        needs=(
+            _MANIFEST,
+            LEDGER_FILE,
+            EXPLANATION_FILE,
+            _LOG_FILE,
+            ARTIFACT_FILE,
+            BITSTREAM_FILE,
+        ),
         depends_on=_report_depends_on,
         work=_write_report,
     ),

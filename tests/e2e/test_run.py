@@ -64,6 +64,7 @@ def test_a_run_leaves_every_file_of_its_folder(finished: Path) -> None:
         "measured.jsonl",
         "heldout.pby",
         "scorecard.json",
+        "explanation.json",
         "report.html",
     }
 
@@ -171,6 +172,19 @@ def test_the_artifact_of_a_run_compresses_and_restores_any_file(
     result = json.loads(answer.out)
     assert result["bytes"] == source.stat().st_size
     assert 0 < result["measured_bpb"] < 10
+
+
+def test_score_explains_what_each_stage_is_worth(
+    finished: Path, tmp_path: Path, parbyte: Command
+) -> None:
+    source = tmp_path / "letter.txt"
+    source.write_bytes(b"And the evening and the morning were the first day. " * 20)
+    answer = parbyte("score", finished / "run", source, "--explain", "--json")
+    result = json.loads(answer.out)
+    (network,) = result["stages"]
+    assert network["name"] == "network" and network["bpb"] == pytest.approx(result["measured_bpb"])
+    assert len(result["pieces"]) == len(result["bits"][0]) == 400
+    assert "explanation.json" in parbyte("score", finished / "run", "--explain").complaint
 
 
 def test_inspect_and_generate_show_what_is_in_the_artifact(

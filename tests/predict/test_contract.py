@@ -22,6 +22,7 @@ from parbyte.base.log import Console
 from parbyte.predict.neural import NeuralPredictor
 from parbyte.predict.portable import PortablePredictor
 from parbyte.predict.predictor import Predictor
+from parbyte.predict.probe import Probe
 
 
 def load_twins() -> ModuleType:
@@ -68,6 +69,7 @@ HONEST: dict[str, tuple[Callable[[], Predictor], int]] = {
     "neural, every part of the model": (lambda: neural(16, 8, **EVERYTHING), 16),
     "portable, sliding": (lambda: portable(12, 4), 12),
     "portable, odd sizes, every part": (lambda: portable(23, 9, **EVERYTHING), 23),
+    "neural, probed": (lambda: Probe(neural(12, 4), "network"), 12),
     "learning online (of the tests)": (twins.OnlineBigram, 0),
 }
 """Name -> (how to make it, its window or 0). Every predictor of the package must be here."""

@@ -94,6 +94,18 @@ def _scorecard(text_bytes: int) -> dict[str, Any]:
     }
 
 
+def _explanation() -> dict[str, Any]:
+    stage = {"seconds": 1.5, "state_bytes": 1 << 20}
+    return {
+        "stages": [
+            {"name": "network", "bpb": 1.7, **stage},
+            {"name": "mix <of experts>", "bpb": 1.6, **stage},
+        ],
+        "pieces": ["In", " the", " <b>"],
+        "bits": [[9.0, 1.0, 4.0], [6.0, 1.1, 4.0]],
+    }
+
+
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prepared")
@@ -128,6 +140,7 @@ def make_run(tmp_path: Path, prepared: Path) -> Callable[..., Path]:
         lengths = [text_bytes // 8] * 7 + [text_bytes - 7 * (text_bytes // 8)]
         scores = [DocumentScore(n // 4, n, n * dice.uniform(0.9, 1.3)) for n in lengths]
         write_ledger(run / "measured.jsonl", ledger_of("measured", scores))
+        (run / "explanation.json").write_text(json.dumps(_explanation()))
         return run
 
     return make

@@ -80,6 +80,14 @@ def test_an_unproven_run_is_not_certified_and_says_why(make_run: MakeRun) -> Non
     assert "Certified:" not in page.text
 
 
+def test_the_passage_shows_every_token_and_the_stages_that_paid(make_run: MakeRun) -> None:
+    source, page = read_page(make_run())
+    assert "In the <b>" in page.text and "mix <of experts> 1.6000 -5.88 %" in page.text
+    assert (
+        'class="payer1"' in source and "bits: network 9.00, mix &lt;of experts&gt; 6.00" in source
+    )
+
+
 def test_a_run_outside_its_track_is_certified_with_a_warning(make_run: MakeRun) -> None:
     checks = {"score_seconds": {"passed": False, "value": 200.0, "limit": 180.0}}
     _, page = read_page(make_run(within_track=False, checks=checks))

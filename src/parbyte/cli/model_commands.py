@@ -20,7 +20,7 @@ from parbyte.cli.options import (
     artifact_path,
     input_file,
 )
-from parbyte.cli.output import Row, emit
+from parbyte.cli.output import Row, emit, stage_rows
 from parbyte.cli.run_commands import advance
 from parbyte.codec.config import CodecConfig
 
@@ -36,21 +36,24 @@ def score(
     threads: ThreadsOption = _CODEC.threads,
     out: OutOption = None,
     set_: SetOption = None,
+    explain: Annotated[bool, typer.Option(help="Show what each stage is worth.")] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
     """Measure the bits per byte of a file; without FILE, do a recipe as far as scoring."""
     if file is None:
+        if explain:
+            raise RecipeError("--explain needs a FILE; a run's own is in its explanation.json")
         return advance(model, out, set_, as_json, quiet, until="score")
     if set_ or out:
         raise RecipeError("--set and --out belong to a recipe: leave them out with a FILE")
     from parbyte.scoring import measure_file
 
     config = CodecConfig(lanes=lanes, threads=threads)
-    ledger = measure_file(
+    ledger, explanation = measure_file(
         artifact_path(Path(model)), input_file(file), config, console_for(quiet=quiet)
     )
-    result = {
+    result: dict[str, Any] = {
         "measured_bpb": ledger.bpb,
         "bytes": ledger.num_bytes,
         "tokens": ledger.num_tokens,
@@ -61,6 +64,9 @@ def score(
         ("bpb", f"{ledger.bpb:.4f}", "measured"),
         ("text", f"{ledger.num_bytes:,} bytes", f"{ledger.num_tokens:,} tokens"),
     ]
+    if explain:
+        result |= explanation.to_json()
+        rows += stage_rows(result["stages"])
     emit(result, rows, as_json=as_json)
     return DONE
 

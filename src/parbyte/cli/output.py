@@ -50,6 +50,16 @@ def scorecard_rows(scorecard: Mapping[str, Any], report: Path) -> list[Row]:
     return [*rows, ("report", str(report), "")] if report.is_file() else rows
 
 
+def stage_rows(stages: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Return a line for each stage of a stack: its rate, and what it gained at which expense."""
+    rows: list[Row] = []
+    for below, stage in zip([None, *stages], stages, strict=False):
+        gain = f"{100 * (stage['bpb'] / below['bpb'] - 1):+.2f} %, " if below else ""
+        expense = f"{stage['seconds']:.1f} s, {stage['state_bytes'] / 2**20:.1f} MiB"
+        rows.append((stage["name"], f"{stage['bpb']:.4f}", f"measured; {gain}{expense}"))
+    return rows
+
+
 def _speed(scorecard: Mapping[str, Any], kind: str) -> str:
     speed = scorecard[f"{kind}_tokens_per_second"]
     return f"{speed:,.0f} tokens/s" if speed else ""

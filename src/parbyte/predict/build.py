@@ -1,6 +1,6 @@
 """From an artifact's plain settings to a predictor: the only interpreter of those settings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from parbyte.base.errors import ArtifactError, RecipeError
@@ -10,6 +10,7 @@ from parbyte.predict.adapter_config import NETWORK_STAGES
 from parbyte.predict.config import PredictConfig
 from parbyte.predict.neural import NeuralPredictor
 from parbyte.predict.predictor import Predictor
+from parbyte.predict.probe import Probe
 from parbyte.text.tokenizer import Tokenizer
 
 
@@ -34,20 +35,39 @@ def read_settings(predict: Mapping[str, Any]) -> PredictConfig:
         raise ArtifactError(f"{error}; the artifact is damaged or of another version") from None
 
 
-def build_predictor(artifact: PredictiveArtifact, *, num_stages: int | None = None) -> Predictor:
+def build_predictor(artifact: PredictiveArtifact) -> Predictor:
     """Build the predictor that an artifact describes: the network, and its stack over it.
 
-    num_stages: build only so many stages of the stack, from the lowest on; None: all.
     Raises ArtifactError if its settings are unknown or out of range, ResourceError if its engine's
     compiler is not installed.
     """
     settings = read_settings(artifact.predict)
-    stack = list(settings.stack[:num_stages])
-    adapter = stack.pop(0) if stack and stack[0].kind in NETWORK_STAGES else None
+    adapter, stages = _split(settings.stack)
     predictor = _build_network(artifact.model, settings, adapter)
-    for stage in stack:
+    for stage in stages:
         predictor = _build_row_stage(stage, predictor, artifact.tokenizer)
     return predictor
+
+
+def build_probed(artifact: PredictiveArtifact) -> tuple[Predictor, list[Probe]]:
+    """Build what `build_predictor` builds, with a probe over the network and over each stage.
+
+    Returns the topmost probe, which is the predictor, and all of them from the lowest on.
+    Raises what `build_predictor` raises.
+    """
+    settings = read_settings(artifact.predict)
+    adapter, stages = _split(settings.stack)
+    name = "network" if adapter is None else f"network, {adapter.kind}"
+    probes = [Probe(_build_network(artifact.model, settings, adapter), name)]
+    for stage in stages:
+        probes.append(Probe(_build_row_stage(stage, probes[-1], artifact.tokenizer), stage.kind))
+    return probes[-1], probes
+
+
+def _split(stack: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
+    """Return the stage that adapts the network, or None, and the stages over it."""
+    is_adapted = bool(stack) and stack[0].kind in NETWORK_STAGES
+    return (stack[0], stack[1:]) if is_adapted else (None, stack)
 
 
 def _build_network(model: GPT, settings: PredictConfig, adapter: Any) -> Predictor:

@@ -10,6 +10,7 @@ from parbyte.base.errors import DataError
 from parbyte.base.files import read_json
 from parbyte.base.units import bits_per_byte
 from parbyte.report.figures import CurvePoint
+from parbyte.report.heatmap import HeatMap, read_heat_map
 from parbyte.score.ledger import read_ledger
 
 HELDOUT_FILE = Path("data") / "heldout.txt"
@@ -36,6 +37,7 @@ class Evidence:
     """Stage -> its record: seconds, peak memory, figures."""
     curve: list[CurvePoint]
     documents: list[DocumentRate]
+    heat: HeatMap
     recipe: str
     sample: str
     """Text that the model wrote; empty if there is none."""
@@ -63,6 +65,7 @@ def read_evidence(folder: Path) -> Evidence:
         stages=book.get("stages", {}),
         curve=_read_curve(folder / "log.jsonl"),
         documents=list(_document_rates(folder / "measured.jsonl")),
+        heat=read_heat_map(folder / "explanation.json"),
         recipe=(folder / "recipe.toml").read_text(encoding="utf-8"),
         sample=sample.read_text(encoding="utf-8", errors="replace") if sample.is_file() else "",
     )

@@ -155,6 +155,7 @@ def _view(evidence: Evidence, baselines: Sequence[Baseline]) -> dict[str, Any]:
             for name, record in evidence.stages.items()
             if name in scorecard["stage_seconds"]
         ],
+        "heat": evidence.heat,
         "recipe": evidence.recipe,
         "sample": evidence.sample,
     }
