@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from parbyte.base.settings import setting
+from parbyte.base.settings import require, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,14 @@ class TTTConfig:
         doc="what learns: all, the last blocks, all but the tables, or vectors only",
     )
     last_blocks: int = setting(1, low=1, doc="blocks that learn under train = 'last'")
+
+    def __post_init__(self) -> None:
+        require(
+            self.schedule == "constant" or self.horizon > 0,
+            "horizon",
+            got=self.horizon,
+            want="above 0 with schedule = 'cosine'",
+        )
 
 
 NETWORK_STAGES: Mapping[str, type] = {"ttt": TTTConfig}

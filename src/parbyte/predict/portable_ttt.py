@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 from torch import Tensor
 
-from parbyte.base.errors import RecipeError
+from parbyte.base.errors import ArtifactError
 from parbyte.kernels.portable.backward import backward_
 from parbyte.kernels.portable.descent import adam_, sgd_, sum_of_squares
 from parbyte.kernels.portable.net import cosine
@@ -34,9 +34,15 @@ class PortableTTT(Predictor):
 
     def __init__(self, model: GPT, settings: TTTConfig, *, window: int, stride: int) -> None:
         if settings.optimizer == "muon":
-            raise RecipeError(
-                "'predict.stack[0].optimizer' is 'muon', which engine = 'portable' does not "
-                "compute: choose adam or sgd, or set predict.engine = 'torch'"
+            raise ArtifactError(
+                "'predict.stack[0].optimizer' is 'muon', which the portable engine does not "
+                "compute: choose adam or sgd, or set engine = 'torch'"
+            )
+        num_layers = model.config.num_layers
+        if settings.train == "last" and settings.last_blocks > num_layers:
+            raise ArtifactError(
+                f"'predict.stack[0].last_blocks' is {settings.last_blocks}, but the network has "
+                f"{num_layers} blocks"
             )
         self._inner = PortablePredictor(model, window=window, stride=stride)
         self.vocab_size, self.chunk = self._inner.vocab_size, stride
@@ -53,6 +59,10 @@ class PortableTTT(Predictor):
     def num_learning(self) -> int:
         """Count the parameters that learn."""
         return self._descent.num_learning
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Return a copy of the network's parameters as they are now, by their names."""
+        return self._weights.parameters()
 
     def log_probs(self, tokens_BT: Tensor) -> Tensor:
         """See Predictor. The rows of the network as it is now."""

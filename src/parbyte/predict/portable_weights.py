@@ -7,7 +7,9 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from parbyte.kernels.portable.net import SMEAR_KINDS, Net, packed_shape, rotary_tables
 from parbyte.kernels.portable.params import Params, fold_, view_params
@@ -66,6 +68,7 @@ class PortableWeights:
             shapes[field] = _shape_of(field, groups, weights)
         assert self.pieces.keys() == weights.keys()
         self._shapes = shapes
+        self._model_shapes = {name: value.shape for name, value in weights.items()}
         self.flat_P = np.concatenate(parts)
         self.params = self.view(self.flat_P)
         scales = [1.0 / math.sqrt(layer + 1) for layer in range(model.config.num_layers)]
@@ -73,6 +76,13 @@ class PortableWeights:
         self.norm_scale_L = self.norm_scale_L.astype(np.float32)
         self.net = _new_net(model.config, self.params, window)
         self.fold()
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Return a copy of every parameter as the model has it, by its name."""
+        return {
+            name: torch.from_numpy(self.flat_P[piece].copy()).view(self._model_shapes[name])
+            for name, piece in self.pieces.items()
+        }
 
     def view(self, flat_P: Floats) -> Params:
         """Return another vector of this length as the same arrays."""

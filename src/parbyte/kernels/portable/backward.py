@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from parbyte.kernels.portable.attention_back import attention_back_
 from parbyte.kernels.portable.embed import bigram_buckets, project_rows
-from parbyte.kernels.portable.forward import add_, copy_, join_
+from parbyte.kernels.portable.forward import add_, join_
 from parbyte.kernels.portable.jit import compiled
 from parbyte.kernels.portable.net import STATIC_SMEAR, Memory, Net
 from parbyte.kernels.portable.numerics import exp, largest, sigmoid, total

@@ -100,7 +100,7 @@ def reset_(memory: Memory) -> None:
 
 
 def packed_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return [..., P, I, O] for matrices [..., N, I]: blocks of outputs, the inputs' rows inside."""
+    """Return [..., P, I, O] of matrices [..., N, I]: blocks of outputs, inputs' rows inside."""
     *outer, num_outputs, num_inputs = shape
     return (*outer, -(-num_outputs // BLOCK), num_inputs, BLOCK)
 
