@@ -14,9 +14,9 @@ class TTTConfig:
     optimizer: str = setting(
         "adam", choices=("adam", "sgd", "muon"), doc="rule of the step; muon: adam off the matrices"
     )
-    lr: float = setting(3e-4, low=0.0, doc="learning rate of the matrices")
+    lr: float = setting(5e-4, low=0.0, doc="learning rate of the matrices")
     embed_lr: float = setting(2e-4, low=0.0, doc="learning rate of the token and side tables")
-    scalar_lr: float = setting(3e-4, low=0.0, doc="learning rate of vectors, gains and biases")
+    scalar_lr: float = setting(5e-4, low=0.0, doc="learning rate of vectors, gains and biases")
     beta1: float = setting(0.9, low=0.0, high=0.9999, doc="adam: memory of the gradient")
     beta2: float = setting(0.999, low=0.0, high=0.99999, doc="adam: memory of its square")
     eps: float = setting(1e-8, low=1e-16, doc="adam: added to the root of the square")

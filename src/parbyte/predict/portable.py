@@ -80,8 +80,7 @@ class PortablePredictor(Predictor):
         """Walk over the current chunk once more, for the way back."""
         context_BC, inputs_BT = self._inputs(chunk_BT)
         tape = self._scored or self._stepped  # either may hold the context already
-        self._scored = _Tape.ready_for(tape, self._net, context_BC, self._window)
-        return self._scored.trace(inputs_BT)
+        return _Tape.ready_for(tape, self._net, context_BC, self._window).trace(inputs_BT)
 
     def forget_rows(self) -> None:
         """Drop all that was computed with earlier weights; the past stays."""
@@ -113,13 +112,14 @@ class _Tape:
 
     def __init__(self, net: Net, num_lanes: int, window: int) -> None:
         self._net, self._memory = net, new_memory(net, num_lanes, window)
-        self._inputs_BC = np.zeros((num_lanes, 0), np.int64)
-        self._opening = self._open()
+        self._inputs_BW = np.zeros((num_lanes, window), np.int64)
+        self._length = 0
+        self._note_opening()
 
     @staticmethod
     def ready_for(tape: "_Tape | None", net: Net, context_BC: Ints, window: int) -> "_Tape":
         """Return a tape that holds the context and nothing else; the one given often does so."""
-        if tape is None or len(tape._inputs_BC) != len(context_BC):
+        if tape is None or len(tape._inputs_BW) != len(context_BC):
             tape = _Tape(net, len(context_BC), window)
         tape._rewind(context_BC)
         return tape
@@ -136,33 +136,34 @@ class _Tape:
 
     def _append(self, inputs_BT: Ints) -> int:
         """Note inputs; return how many were held before."""
-        start, capacity = self._inputs_BC.shape[1], self._memory.documents.shape[1]
+        start, end = self._length, self._length + inputs_BT.shape[1]
         # The kernels check no bounds.
-        assert start + inputs_BT.shape[1] <= capacity, "more tokens than the window holds"
+        assert end <= self._inputs_BW.shape[1], "more tokens than the window holds"
         assert inputs_BT.min() >= 0 and inputs_BT.max() < len(self._net.embed), "no such token"
-        self._inputs_BC = np.concatenate([self._inputs_BC, inputs_BT], axis=1)
+        self._inputs_BW[:, start:end], self._length = inputs_BT, end
         return start
-
-    def _open(self) -> tuple[int, Ints, Floats]:
-        """Note where the context ends: its length, and the last tokens and embeddings."""
-        memory = self._memory
-        return self._inputs_BC.shape[1], memory.last_token.copy(), memory.last_embed.copy()
 
     def _rewind(self, context_BC: Ints) -> None:
         """Hold the context and nothing else."""
-        length = context_BC.shape[1]
-        is_held = np.array_equal(self._inputs_BC[:, :length], context_BC)
-        if is_held and self._inputs_BC.shape[1] == length:
-            self._opening = self._open()
-        elif is_held and self._opening[0] == length:
-            _, self._memory.last_token[:], self._memory.last_embed[:] = self._opening
-            self._inputs_BC = self._inputs_BC[:, :length]
+        length, memory = context_BC.shape[1], self._memory
+        is_held = length <= self._length and np.array_equal(self._inputs_BW[:, :length], context_BC)
+        if is_held and length == self._length:
+            self._note_opening()
+        elif is_held and length == self._opening:
+            memory.last_token[:], memory.last_embed[:] = self._last_token_B, self._last_embed_BD
+            self._length = length
         else:
-            reset_(self._memory)
-            self._inputs_BC = self._inputs_BC[:, :0]
+            reset_(memory)
+            self._length = 0
             if length:
                 self.extend(context_BC, skip=length)
-            self._opening = self._open()
+            self._note_opening()
+
+    def _note_opening(self) -> None:
+        """Note where the context ends, and what the memory keeps of its last position."""
+        self._opening = self._length
+        self._last_token_B = self._memory.last_token.copy()
+        self._last_embed_BD = self._memory.last_embed.copy()
 
 
 def _to_ints(tokens: Tensor) -> Ints:

@@ -88,13 +88,12 @@ class PortableTTT(Predictor):
 
     def _learn(self, chunk_BT: Tensor) -> None:
         """Take one step on the mean nats of the chunk's tokens."""
-        chunk = self._inner.trace(chunk_BT)
+        weights, chunk = self._weights, self._inner.trace(chunk_BT)
         next_R = chunk_BT.to("cpu").numpy().T.ravel()
         counts_R = (chunk.tokens_R != self._bos_id) | (next_R != self._bos_id)
         if not counts_R.any():
             return
         weight_R = counts_R.astype(np.float32) / np.float32(counts_R.sum())
-        weights = self._weights
         backward_(
             weights.net, chunk.memory, chunk.trace, weights.params, weights.norm_scale_L,
             chunk.tokens_R, chunk.lanes_R, chunk.positions_R, next_R, weight_R, self._grads,
