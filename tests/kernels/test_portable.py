@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from parbyte.kernels.portable import jit, numerics
 from parbyte.kernels.portable.attention import gather_, score_, softmax_
-from parbyte.kernels.portable.net import pack_matrix, rotary_tables, sigmoid
+from parbyte.kernels.portable.net import packed_shape, rotary_tables, sigmoid
+from parbyte.kernels.portable.params import pack_
 from parbyte.kernels.portable.weights import group_weights_, to_whole_numbers
 from parbyte.model.layers import rotary_tables as torch_rotary_tables
 
@@ -27,6 +28,12 @@ F = np.float32
 
 def normal(*shape: int, seed: int = 0) -> Floats:
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def pack_matrix(weight_NI: Floats) -> Floats:
+    packed_PIO = np.zeros(packed_shape(weight_NI.shape), np.float32)
+    pack_(weight_NI, np.ones(len(weight_NI), np.float32), packed_PIO)
+    return packed_PIO
 
 
 def kernel_exp(x_N: Floats) -> Floats:

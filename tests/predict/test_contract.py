@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -19,8 +20,10 @@ from torch import Tensor
 import parbyte.predict
 from parbyte.audit.run import audit
 from parbyte.base.log import Console
+from parbyte.predict.adapter_config import TTTConfig
 from parbyte.predict.neural import NeuralPredictor
 from parbyte.predict.portable import PortablePredictor
+from parbyte.predict.portable_ttt import PortableTTT
 from parbyte.predict.predictor import Predictor
 from parbyte.predict.probe import Probe
 
@@ -61,6 +64,13 @@ def portable(window: int, stride: int, **changes: object) -> Predictor:
     return PortablePredictor(twins.toy_model(**changes), window=window, stride=stride)
 
 
+def portable_ttt(
+    window: int, stride: int, learning: dict[str, Any], **changes: object
+) -> Predictor:
+    model = twins.toy_model(**changes)
+    return PortableTTT(model, TTTConfig(**learning), window=window, stride=stride)
+
+
 HONEST: dict[str, tuple[Callable[[], Predictor], int]] = {
     "neural, sliding": (lambda: neural(12, 4), 12),
     "neural, separate windows": (lambda: neural(16, 16), 16),
@@ -70,6 +80,11 @@ HONEST: dict[str, tuple[Callable[[], Predictor], int]] = {
     "portable, sliding": (lambda: portable(12, 4), 12),
     "portable, odd sizes, every part": (lambda: portable(23, 9, **EVERYTHING), 23),
     "neural, probed": (lambda: Probe(neural(12, 4), "network"), 12),
+    "portable, learning": (lambda: portable_ttt(12, 4, {"lr": 1e-2, "embed_lr": 1e-2}), 0),
+    "portable, learning twice, every part": (
+        lambda: portable_ttt(23, 9, {"optimizer": "sgd", "lr": 0.1, "epochs": 2}, **EVERYTHING),
+        0,
+    ),
     "learning online (of the tests)": (twins.OnlineBigram, 0),
 }
 """Name -> (how to make it, its window or 0). Every predictor of the package must be here."""

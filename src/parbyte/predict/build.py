@@ -75,6 +75,10 @@ def _build_network(model: GPT, settings: PredictConfig, adapter: Any) -> Predict
     if settings.engine == "portable":
         from parbyte.predict.portable import PortablePredictor  # it loads the compiler
 
+        if adapter is not None:
+            from parbyte.predict.portable_ttt import PortableTTT
+
+            return PortableTTT(model, adapter, window=settings.window, stride=settings.stride)
         return PortablePredictor(model, window=settings.window, stride=settings.stride)
     return NeuralPredictor(model, window=settings.window, stride=settings.stride)
 

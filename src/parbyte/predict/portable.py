@@ -5,29 +5,33 @@ Same windows, same network; but every sum runs in a fixed order through kernels.
 Shapes: B lanes, T positions, C inputs before the chunk, L layers, D model_dim, V vocab.
 """
 
-import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from parbyte.kernels.portable.net import (
-    SMEAR_KINDS,
-    Memory,
-    Net,
-    new_memory,
-    pack_matrix,
-    reset_,
-    rotary_tables,
-    sigmoid,
-)
-from parbyte.kernels.portable.walk import walk
+from parbyte.kernels.portable.forward import forward
+from parbyte.kernels.portable.net import Memory, Net, new_memory, reset_
+from parbyte.kernels.portable.trace import Trace
+from parbyte.kernels.portable.walk import rows_of, walk
 from parbyte.model.gpt import GPT
+from parbyte.predict.portable_weights import PortableWeights
 from parbyte.predict.predictor import Predictor
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+
+
+class TracedChunk(NamedTuple):
+    """A chunk's way through the network, as kernels.portable.backward wants it."""
+
+    trace: Trace
+    memory: Memory
+    tokens_R: Ints
+    lanes_R: Ints
+    positions_R: Ints
 
 
 class PortablePredictor(Predictor):
@@ -35,21 +39,24 @@ class PortablePredictor(Predictor):
 
     is_portable = True
 
+    weights: PortableWeights
+    """A copy of the model's. Whoever changes them calls `forget_rows`."""
+
     def __init__(self, model: GPT, *, window: int, stride: int) -> None:
         assert 1 <= stride <= window
         self.vocab_size = model.config.vocab_size
         self.chunk = stride
-        self._net = build_net(model, window)
+        self.weights = PortableWeights(model, window)
+        self._net = self.weights.net
         self._window = window
         self.restore()
 
     def log_probs(self, tokens_BT: Tensor) -> Tensor:
         """See Predictor. The kernels of `step`, many positions in one call, in a second memory."""
         assert tokens_BT.shape[1] <= self.chunk
-        context_BC, first_B1 = self._past(len(tokens_BT))
-        chunk_BT = np.concatenate([first_B1, _to_ints(tokens_BT)[:, :-1]], axis=1)
+        context_BC, inputs_BT = self._inputs(tokens_BT)
         self._scored = _Tape.ready_for(self._scored, self._net, context_BC, self._window)
-        return torch.from_numpy(self._scored.extend(chunk_BT))
+        return torch.from_numpy(self._scored.extend(inputs_BT))
 
     def step(self, last_B: Tensor) -> Tensor:
         """See Predictor. One position through the kernels."""
@@ -64,12 +71,20 @@ class PortablePredictor(Predictor):
 
     def observe(self, chunk_BT: Tensor) -> None:
         """See Predictor. The window moves on; the memories wait for the next call."""
-        context_BC, first_B1 = self._past(len(chunk_BT))
-        tokens_BT = _to_ints(chunk_BT)
-        inputs_BC = np.concatenate([context_BC, first_B1, tokens_BT[:, :-1]], axis=1)
+        inputs_BC = np.concatenate(self._inputs(chunk_BT), axis=1)
         self._context_BC = inputs_BC[:, max(0, inputs_BC.shape[1] - self._window + self.chunk) :]
-        self._first_B1 = tokens_BT[:, -1:]
+        self._first_B1 = _to_ints(chunk_BT)[:, -1:]
         self._in_chunk = False
+
+    def trace(self, chunk_BT: Tensor) -> TracedChunk:
+        """Walk over the current chunk once more, for the way back."""
+        context_BC, inputs_BT = self._inputs(chunk_BT)
+        tape = self._scored or self._stepped  # either may hold the context already
+        return _Tape.ready_for(tape, self._net, context_BC, self._window).trace(inputs_BT)
+
+    def forget_rows(self) -> None:
+        """Drop all that was computed with earlier weights; the past stays."""
+        self._stepped = self._scored = None
 
     def restore(self) -> None:
         """See Predictor. Forgets the past; the weights never change."""
@@ -78,6 +93,11 @@ class PortablePredictor(Predictor):
         self._stepped: _Tape | None = None
         self._scored: _Tape | None = None
         self._in_chunk, self._num_steps = False, 0
+
+    def _inputs(self, tokens_BT: Tensor) -> tuple[Ints, Ints]:
+        """Return the context int64[B, C] and the chunk's inputs; its last token is no input."""
+        context_BC, first_B1 = self._past(len(tokens_BT))
+        return context_BC, np.concatenate([first_B1, _to_ints(tokens_BT)[:, :-1]], axis=1)
 
     def _past(self, num_lanes: int) -> tuple[Ints, Ints]:
         """Return the context int64[B, C] and the chunk's first input int64[B, 1]."""
@@ -88,123 +108,62 @@ class PortablePredictor(Predictor):
 
 
 class _Tape:
-    """A memory, and the inputs that it holds."""
+    """A memory, and the inputs that it holds: the context, then some of the chunk."""
 
-    def __init__(self, net: Net, memory: Memory) -> None:
-        self._net, self._memory = net, memory
-        self._num_lanes = len(memory.last_token)
-        self._parts: list[Ints] = []
+    def __init__(self, net: Net, num_lanes: int, window: int) -> None:
+        self._net, self._memory = net, new_memory(net, num_lanes, window)
+        self._inputs_BW = np.zeros((num_lanes, window), np.int64)
         self._length = 0
+        self._note_opening()
 
     @staticmethod
     def ready_for(tape: "_Tape | None", net: Net, context_BC: Ints, window: int) -> "_Tape":
         """Return a tape that holds the context and nothing else; the one given often does so."""
-        num_lanes = len(context_BC)
-        if tape is None or tape._num_lanes != num_lanes:
-            tape = _Tape(net, new_memory(net, num_lanes, window))
-        elif tape._holds(context_BC):
-            return tape
-        reset_(tape._memory)
-        tape._parts, tape._length = [], 0
-        if context_BC.shape[1]:
-            tape.extend(context_BC, skip=context_BC.shape[1])
+        if tape is None or len(tape._inputs_BW) != len(context_BC):
+            tape = _Tape(net, len(context_BC), window)
+        tape._rewind(context_BC)
         return tape
 
     def extend(self, inputs_BT: Ints, skip: int = 0) -> Floats:
         """Append inputs; return the rows after them, float32[B, T - skip, V]."""
-        capacity, vocab_size = self._memory.documents.shape[1], len(self._net.embed)
+        start, threads = self._append(inputs_BT), torch.get_num_threads()
+        return walk(self._net, self._memory, inputs_BT, start, skip=skip, threads=threads)
+
+    def trace(self, inputs_BT: Ints) -> TracedChunk:
+        """Append inputs; return all that the network computed for them."""
+        rows = rows_of(inputs_BT, self._append(inputs_BT))
+        return TracedChunk(forward(self._net, self._memory, *rows), self._memory, *rows)
+
+    def _append(self, inputs_BT: Ints) -> int:
+        """Note inputs; return how many were held before."""
+        start, end = self._length, self._length + inputs_BT.shape[1]
         # The kernels check no bounds.
-        assert self._length + inputs_BT.shape[1] <= capacity, "more tokens than the window holds"
-        assert inputs_BT.min() >= 0 and inputs_BT.max() < vocab_size, "no such token"
-        threads = torch.get_num_threads()
-        rows = walk(self._net, self._memory, inputs_BT, self._length, skip=skip, threads=threads)
-        self._parts.append(inputs_BT)
-        self._length += inputs_BT.shape[1]
-        return rows
+        assert end <= self._inputs_BW.shape[1], "more tokens than the window holds"
+        assert inputs_BT.min() >= 0 and inputs_BT.max() < len(self._net.embed), "no such token"
+        self._inputs_BW[:, start:end], self._length = inputs_BT, end
+        return start
 
-    def _holds(self, context_BC: Ints) -> bool:
-        if self._length != context_BC.shape[1]:
-            return False
-        return self._length == 0 or np.array_equal(np.concatenate(self._parts, 1), context_BC)
+    def _rewind(self, context_BC: Ints) -> None:
+        """Hold the context and nothing else."""
+        length, memory = context_BC.shape[1], self._memory
+        is_held = length <= self._length and np.array_equal(self._inputs_BW[:, :length], context_BC)
+        if is_held and length == self._length:
+            self._note_opening()
+        elif is_held and length == self._opening:
+            memory.last_token[:], memory.last_embed[:] = self._last_token_B, self._last_embed_BD
+            self._length = length
+        else:
+            reset_(memory)
+            self._length = 0
+            if length:
+                self.extend(context_BC, skip=length)
+            self._note_opening()
 
-
-def build_net(model: GPT, window: int) -> Net:
-    """Return the model's weights as the kernels want them, for positions below `window`."""
-    config = model.config
-    weights = {name: _to_floats(value) for name, value in model.named_parameters()}
-    cos, sin = rotary_tables(window, config.head_dim, config.rope_dims, config.rope_base)
-    rows_D, rows_U = np.zeros((0, config.model_dim), np.float32), np.zeros(0, np.float32)
-    smear_gate = weights.get("embed.smear.gate", rows_U)
-    bias = weights.get("logit_bias", np.zeros(config.vocab_size, np.float32))
-    skip_gates = weights.get("skip_gates")
-    return Net(
-        embed=weights["embed.table"],
-        **_looked_up("bigram", "embed.bigram", weights),
-        **_looked_up("value", "value_embed", weights),
-        smear_gate=sigmoid(smear_gate) if config.smear == "static" else smear_gate,
-        smear_scale=weights.get("embed.smear.scale", rows_U),
-        **_layers(model, weights),
-        skip_weights=weights.get("skip_weights", rows_D),
-        skip_gates=rows_D if skip_gates is None else sigmoid(skip_gates),
-        head=pack_matrix(weights["embed.table" if config.tied else "head"]),
-        bias=bias,
-        cos=cos,
-        sin=sin,
-        mlp_slope=np.float32(config.mlp_slope),
-        softcap=np.float32(config.softcap),
-        logit_scale=np.float32(config.logit_scale),
-        query_scale=np.float32(1.0 / math.sqrt(config.head_dim)),
-        num_kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
-        first_value=(config.num_heads + config.num_kv_heads) * config.head_dim,
-        value_width=config.num_kv_heads * config.head_dim,
-        rope_dims=config.rope_dims,
-        num_outputs=config.vocab_size,
-        bos_id=config.bos_id,
-        smear=SMEAR_KINDS.index(config.smear),
-        value_layers=config.value_embed_layers,
-        xsa_layers=config.xsa_layers,
-        document_mask=config.document_mask,
-    )
-
-
-def _looked_up(field: str, name: str, weights: dict[str, Floats]) -> dict[str, Floats]:
-    """Return a side table and its packed projection, of no rows if the network lacks them."""
-    if f"{name}.table" not in weights:
-        nothing = np.zeros((0, 0), np.float32)
-        return {f"{field}_table": nothing, f"{field}_proj": nothing[None]}
-    proj = weights[f"{name}.proj"] * weights[f"{name}.scale"]
-    return {f"{field}_table": weights[f"{name}.table"], f"{field}_proj": pack_matrix(proj)}
-
-
-def _layers(model: GPT, weights: dict[str, Floats]) -> dict[str, Floats]:
-    """Return the blocks' arrays, layers stacked; the scales are folded as in model.gpt.Block."""
-    config = model.config
-    parts: dict[str, list[Floats]] = {}
-    for layer in range(config.num_layers):
-        name = f"blocks.{layer}."
-        q, k, v, out = (weights[f"{name}attn.{part}"] for part in ("q", "k", "v", "out"))
-        up, down = weights[f"{name}mlp.up"], weights[f"{name}mlp.down"]
-        scale = np.float32(1.0 / math.sqrt(layer + 1) if config.ln_scale else 1.0)
-        kept = np.stack([np.ones(config.model_dim), np.zeros(config.model_dim)])
-        layer_arrays = {
-            "mix": weights.get(f"{name}resid_mix", kept.astype(np.float32)),
-            "qkv": pack_matrix(np.concatenate([q, k, v]) * scale),
-            "gain": np.concatenate(
-                [weights[f"{name}attn.gain"], np.ones(config.num_kv_heads, np.float32)]
-            ),
-            "out": pack_matrix(out * weights[f"{name}attn_scale"][:, None]),
-            "up": pack_matrix(up * scale),
-            "down": pack_matrix(down * weights[f"{name}mlp_scale"][:, None]),
-            "value_scale": weights.get(f"{name}attn.value_scale", np.zeros(1, np.float32))[0],
-        }
-        for field, array in layer_arrays.items():
-            parts.setdefault(field, []).append(array)
-    return {field: np.stack(arrays) for field, arrays in parts.items()}
-
-
-def _to_floats(value: Tensor) -> Floats:
-    return np.ascontiguousarray(value.detach().to("cpu", torch.float32).numpy())
+    def _note_opening(self) -> None:
+        """Note where the context ends, and what the memory keeps of its last position."""
+        self._opening = self._length
+        self._last_token_B = self._memory.last_token.copy()
+        self._last_embed_BD = self._memory.last_embed.copy()
 
 
 def _to_ints(tokens: Tensor) -> Ints:

@@ -11,7 +11,8 @@ from parbyte.kernels.portable.jit import compiled
 from parbyte.kernels.portable.numerics import NORM_EPS, exp, largest, total
 
 _ONE, _ZERO = np.float32(1), np.float32(0)
-_XSA_EPS = np.float32(1e-12)
+XSA_EPS = np.float32(1e-12)
+"""See model.attention."""
 _UNSEEN = np.float32(-1e30)
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -85,11 +86,7 @@ def attend_(
         group = head // (num_heads // num_groups)
         query_K, y_K = qkv_N[head * dim : (head + 1) * dim], y_D[head * dim : (head + 1) * dim]
         score_(query_K, key_GKC[group], scale, share_S)
-        for s in range(length):
-            share_S[s] = share_S[s] if document_C[s] == document_C[position] else _UNSEEN
-        softmax_(share_S)
-        for s in range(length):
-            share_S[s] = share_S[s] if document_C[s] == document_C[position] else _ZERO
+        share_(share_S, document_C, position)
         gather_(share_S, value_GCK[group], y_K)
         if is_exclusive:
             first = first_value + group * dim
@@ -111,6 +108,16 @@ def score_(query_K: Floats, key_KC: Floats, scale: np.float32, out_S: Floats) ->
     for i in range(whole, len(query_K)):
         for s in range(len(out_S)):
             out_S[s] += (query_K[i] * scale) * key_KC[i, s]
+
+
+@compiled()
+def share_(score_S: Floats, document_C: Ints, position: int) -> None:
+    """Replace scores by their softmax over the positions of the row's own document."""
+    for s in range(len(score_S)):
+        score_S[s] = score_S[s] if document_C[s] == document_C[position] else _UNSEEN
+    softmax_(score_S)
+    for s in range(len(score_S)):
+        score_S[s] = score_S[s] if document_C[s] == document_C[position] else _ZERO
 
 
 @compiled()
@@ -147,6 +154,6 @@ def exclude_(y_K: Floats, value_K: Floats) -> None:
     for i in range(len(y_K)):
         dot += y_K[i] * value_K[i]
         square += value_K[i] * value_K[i]
-    factor = dot / (_XSA_EPS if square < _XSA_EPS else square)
+    factor = dot / (XSA_EPS if square < XSA_EPS else square)
     for i in range(len(y_K)):
         y_K[i] = y_K[i] - factor * value_K[i]

@@ -19,7 +19,7 @@ Ints = NDArray[np.int64]
 
 
 @compiled()
-def note_tokens(
+def note_tokens_(
     last_token_B: Ints,
     documents_BC: Ints,
     tokens_R: Ints,
@@ -27,29 +27,26 @@ def note_tokens(
     positions_R: Ints,
     bos_id: int,
     document_mask: bool,
-) -> Ints:
-    """Return each row's previous token and remember the rows' tokens and document numbers.
+    previous_R: Ints,
+) -> None:
+    """Write each row's previous token and remember the rows' tokens and document numbers.
 
     Without a document mask all positions belong to one document.
     """
-    previous_R = np.empty_like(tokens_R)
     for r in range(len(tokens_R)):
         token, lane, position = tokens_R[r], lanes_R[r], positions_R[r]
         previous_R[r] = NO_TOKEN if token == bos_id else last_token_B[lane]
         last_token_B[lane] = token
         number = documents_BC[lane, position - 1] if position > 0 else 0
         documents_BC[lane, position] = number + (1 if document_mask and token == bos_id else 0)
-    return previous_R
 
 
 @compiled()
-def look_up(rows_R: Ints, table_VE: Floats) -> Floats:
-    """Return the table's rows."""
-    out_RE = np.empty((len(rows_R), table_VE.shape[1]), np.float32)
+def look_up_(rows_R: Ints, table_VE: Floats, out_RE: Floats) -> None:
+    """Write the table's rows."""
     for r in range(len(rows_R)):
         for i in range(table_VE.shape[1]):
             out_RE[r, i] = table_VE[rows_R[r], i]
-    return out_RE
 
 
 @compiled()
@@ -57,7 +54,9 @@ def project_rows(rows_R: Ints, table_VE: Floats, proj: Floats) -> Floats:
     """Return table rows times a packed matrix, or nothing where there is no table."""
     if len(table_VE) == 0:
         return np.empty((len(rows_R), 0), np.float32)
-    return product(look_up(rows_R, table_VE), proj)
+    looked_RE = np.empty((len(rows_R), table_VE.shape[1]), np.float32)
+    look_up_(rows_R, table_VE, looked_RE)
+    return product(looked_RE, proj)
 
 
 @compiled()
@@ -78,10 +77,13 @@ def smear_row_(
     is_static: bool,
     gate_N: Floats,
     scale_1: Floats,
+    previous_D: Floats,
+    out_D: Floats,
 ) -> None:
-    """Mix the previous embedding into a row, and keep the row as it was for the next one.
+    """Write a row with the previous embedding mixed in; keep the row itself for the next one.
 
-    gate_N: static: a factor for each dim; gated: weights of the first dims.
+    gate_N: static: a factor for each dim; gated: weights of the first dims. previous_D: gets the
+    previous embedding, or zeros where there is none.
     """
     factor = _ZERO
     if not is_static:
@@ -90,5 +92,5 @@ def smear_row_(
         factor = sigmoid(factor) * scale_1[0]
     for i in range(len(x_D)):
         x, previous = x_D[i], last_D[i] if has_previous else _ZERO
-        x_D[i] = previous + gate_N[i] * (x - previous) if is_static else x + factor * previous
-        last_D[i] = x
+        out_D[i] = previous + gate_N[i] * (x - previous) if is_static else x + factor * previous
+        previous_D[i], last_D[i] = previous, x

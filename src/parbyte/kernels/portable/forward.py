@@ -1,4 +1,4 @@
-"""The network's forward pass for a few rows at a time: tokens -> hidden states.
+"""The network's forward pass for some rows at a time: tokens -> hidden states.
 
 A row is one position of one lane. Rows come in the order of time; each layer first remembers the
 keys and values of all rows, then lets each row look at its own past. What a row computes, and in
@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from parbyte.kernels.portable.attention import attend_, remember_
 from parbyte.kernels.portable.embed import (
     bigram_buckets,
-    look_up,
-    note_tokens,
+    look_up_,
+    note_tokens_,
     project_rows,
     smear_row_,
 )
 from parbyte.kernels.portable.jit import compiled
 from parbyte.kernels.portable.net import STATIC_SMEAR, Memory, Net
-from parbyte.kernels.portable.numerics import norm_rows_, product
+from parbyte.kernels.portable.numerics import BLOCK, multiply_, norm_rows_
+from parbyte.kernels.portable.trace import Trace, new_trace
 
 _ZERO = np.float32(0)
 Floats = NDArray[np.float32]
@@ -28,71 +29,96 @@ Ints = NDArray[np.int64]
 
 
 @compiled(is_entry=True)
-def forward(net: Net, memory: Memory, tokens_R: Ints, lanes_R: Ints, positions_R: Ints) -> Floats:
-    """Return the rows' hidden states float32[R, D] after the last norm and remember the rows.
+def forward(net: Net, memory: Memory, tokens_R: Ints, lanes_R: Ints, positions_R: Ints) -> Trace:
+    """Remember the rows and return their trace; `out` are their hidden states float32[R, D].
 
     positions_R: places in the memory; a lane's rows stand in order and follow what it holds.
     """
-    num_rows, num_layers, num_skips = len(tokens_R), len(net.mix), len(net.skip_weights)
-    x_RD = embed(net, memory, tokens_R, lanes_R, positions_R)
-    start_RD, normed_RD, y_RD = np.empty_like(x_RD), np.empty_like(x_RD), np.empty_like(x_RD)
-    norm_rows_(x_RD, start_RD)
-    copy_(start_RD, x_RD)
+    num_rows, num_layers = len(tokens_R), len(net.mix)
+    trace = new_trace(net, num_rows)
+    x_RD = embed(net, memory, trace, tokens_R, lanes_R, positions_R)
+    norm_rows_(x_RD, trace.start, trace.start_factor)
+    copy_(trace.start, x_RD)
     value_RN = project_rows(tokens_R, net.value_table, net.value_proj)
-    skips_URD = np.empty((num_skips, num_rows, x_RD.shape[1]), np.float32)
+    more_RN = np.empty((num_rows, net.out.shape[1] * BLOCK), np.float32)
     for layer in range(num_layers):
-        later = layer - num_layers // 2
-        if 0 <= later < num_skips:
-            is_gated = len(net.skip_gates) > 0
-            gate_D = net.skip_gates[later] if is_gated else net.skip_weights[later]
-            skip_RD = skips_URD[num_skips - 1 - later]
-            join_(x_RD, skip_RD, net.skip_weights[later], gate_D, is_gated)
-        mix_(x_RD, start_RD, net.mix[layer, 0], net.mix[layer, 1])
-        norm_rows_(x_RD, normed_RD)
-        qkv_RN = product(normed_RD, net.qkv[layer])
+        copy_(x_RD, trace.x[layer])
+        join_and_mix_(net, trace, layer, x_RD)
+        norm_rows_(x_RD, trace.normed[layer, 0], trace.factor[layer, 0])
+        multiply_(trace.normed[layer, 0], net.qkv[layer], trace.heads[layer])
         if layer >= num_layers - net.value_layers:
-            add_values_(qkv_RN, value_RN, net.value_scale[layer], net.first_value, net.value_width)
-        for r in range(num_rows):
-            lane, place = lanes_R[r], positions_R[r]
-            key_GKC, value_GCK = memory.keys[layer, lane], memory.values[layer, lane]
-            cos_K, sin_K, half = net.cos[place], net.sin[place], net.rope_dims // 2
-            remember_(qkv_RN[r], net.gain[layer], cos_K, sin_K, half, key_GKC, value_GCK, place)
-        is_exclusive = layer >= num_layers - net.xsa_layers
-        for r in range(num_rows):
-            lane, place = lanes_R[r], positions_R[r]
-            key_GKC, value_GCK = memory.keys[layer, lane], memory.values[layer, lane]
-            document_C, scale = memory.documents[lane], net.query_scale
-            row_N, y_D = qkv_RN[r], y_RD[r]
-            attend_(row_N, key_GKC, value_GCK, document_C, place, scale, is_exclusive, y_D)
-        add_(x_RD, product(y_RD, net.out[layer]))
-        norm_rows_(x_RD, normed_RD)
-        up_RN = product(normed_RD, net.up[layer])
-        leaky_square_(up_RN, net.mlp_slope)
-        add_(x_RD, product(up_RN, net.down[layer]))
-        if layer < num_skips:
-            copy_(x_RD, skips_URD[layer])
-    norm_rows_(x_RD, normed_RD)
-    return normed_RD
+            scale = net.value_scale[layer]
+            add_values_(trace.heads[layer], value_RN, scale, net.first_value, net.value_width)
+        copy_(trace.heads[layer], trace.qkv[layer])
+        attention_(net, memory, trace, layer, lanes_R, positions_R)
+        multiply_(trace.y[layer], net.out[layer], more_RN)
+        add_(x_RD, more_RN)
+        norm_rows_(x_RD, trace.normed[layer, 1], trace.factor[layer, 1])
+        multiply_(trace.normed[layer, 1], net.up[layer], trace.up[layer])
+        leaky_square_(trace.up[layer], net.mlp_slope, trace.hidden[layer])
+        multiply_(trace.hidden[layer], net.down[layer], more_RN)
+        add_(x_RD, more_RN)
+    copy_(x_RD, trace.x[num_layers])
+    norm_rows_(x_RD, trace.out, trace.out_factor)
+    return trace
 
 
 @compiled()
-def embed(net: Net, memory: Memory, tokens_R: Ints, lanes_R: Ints, positions_R: Ints) -> Floats:
+def embed(
+    net: Net, memory: Memory, trace: Trace, tokens_R: Ints, lanes_R: Ints, positions_R: Ints
+) -> Floats:
     """Return the stream's start before its norm; note tokens, embeddings and documents."""
-    previous_R = note_tokens(
+    note_tokens_(
         memory.last_token, memory.documents, tokens_R, lanes_R, positions_R,
-        net.bos_id, net.document_mask,
+        net.bos_id, net.document_mask, trace.previous,
     )  # fmt: skip
-    x_RD = look_up(tokens_R, net.embed)
+    x_RD, previous_R = trace.embed, trace.previous
+    look_up_(tokens_R, net.embed, x_RD)
     num_buckets = len(net.bigram_table)
     if num_buckets > 0:
         buckets_R = bigram_buckets(tokens_R, previous_R, num_buckets)
         add_(x_RD, project_rows(buckets_R, net.bigram_table, net.bigram_proj))
+    out_RD = x_RD.copy()
     if len(net.smear_gate) > 0:
         is_static = net.smear == STATIC_SMEAR
         for r in range(len(tokens_R)):
-            last_D, has_previous = memory.last_embed[lanes_R[r]], previous_R[r] >= 0
-            smear_row_(x_RD[r], last_D, has_previous, is_static, net.smear_gate, net.smear_scale)
-    return x_RD
+            smear_row_(
+                x_RD[r], memory.last_embed[lanes_R[r]], previous_R[r] >= 0, is_static,
+                net.smear_gate, net.smear_scale, trace.last[r], out_RD[r],
+            )  # fmt: skip
+    return out_RD
+
+
+@compiled()
+def join_and_mix_(net: Net, trace: Trace, layer: int, x_RD: Floats) -> None:
+    """Bring what an earlier layer left, and the stream's start, into the stream."""
+    num_skips = len(net.skip_weights)
+    later = layer - len(net.mix) // 2
+    if 0 <= later < num_skips:
+        is_gated = len(net.skip_gates) > 0
+        gate_D = net.skip_gates[later] if is_gated else net.skip_weights[later]
+        join_(x_RD, trace.x[num_skips - later], net.skip_weights[later], gate_D, is_gated)
+    mix_(x_RD, trace.start, net.mix[layer, 0], net.mix[layer, 1])
+
+
+@compiled()
+def attention_(
+    net: Net, memory: Memory, trace: Trace, layer: int, lanes_R: Ints, positions_R: Ints
+) -> None:
+    """Remember the rows' keys and values, then let each row look at its past."""
+    qkv_RN, y_RD = trace.qkv[layer], trace.y[layer]
+    for r in range(len(lanes_R)):
+        lane, place = lanes_R[r], positions_R[r]
+        key_GKC, value_GCK = memory.keys[layer, lane], memory.values[layer, lane]
+        cos_K, sin_K, half = net.cos[place], net.sin[place], net.rope_dims // 2
+        remember_(qkv_RN[r], net.gain[layer], cos_K, sin_K, half, key_GKC, value_GCK, place)
+    is_exclusive = layer >= len(net.mix) - net.xsa_layers
+    for r in range(len(lanes_R)):
+        lane, place = lanes_R[r], positions_R[r]
+        key_GKC, value_GCK = memory.keys[layer, lane], memory.values[layer, lane]
+        document_C, scale = memory.documents[lane], net.query_scale
+        row_N, y_D = qkv_RN[r], y_RD[r]
+        attend_(row_N, key_GKC, value_GCK, document_C, place, scale, is_exclusive, y_D)
 
 
 @compiled()
@@ -139,9 +165,9 @@ def join_(x_RD: Floats, skip_RD: Floats, weight_D: Floats, gate_D: Floats, is_ga
 
 
 @compiled()
-def leaky_square_(x_RN: Floats, slope: np.float32) -> None:
-    """Replace numbers by their squares, after a factor on the negative ones."""
+def leaky_square_(x_RN: Floats, slope: np.float32, out_RN: Floats) -> None:
+    """Write the squares, after a factor on the negative numbers."""
     for r in range(len(x_RN)):
         for i in range(x_RN.shape[1]):
             value = x_RN[r, i] * slope if x_RN[r, i] < _ZERO else x_RN[r, i]
-            x_RN[r, i] = value * value
+            out_RN[r, i] = value * value

@@ -99,13 +99,10 @@ def reset_(memory: Memory) -> None:
     memory.last_embed[:] = 0
 
 
-def pack_matrix(weight_NI: Floats) -> Floats:
-    """Return [P, I, O]: blocks of outputs, the inputs' rows of a block side by side."""
-    num_outputs, num_inputs = weight_NI.shape
-    num_blocks = -(-num_outputs // BLOCK)
-    padded = np.zeros((num_blocks * BLOCK, num_inputs), np.float32)
-    padded[:num_outputs] = weight_NI
-    return np.ascontiguousarray(padded.reshape(num_blocks, BLOCK, num_inputs).transpose(0, 2, 1))
+def packed_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return [..., P, I, O] of matrices [..., N, I]: blocks of outputs, inputs' rows inside."""
+    *outer, num_outputs, num_inputs = shape
+    return (*outer, -(-num_outputs // BLOCK), num_inputs, BLOCK)
 
 
 def rotary_tables(
@@ -118,7 +115,7 @@ def rotary_tables(
     cos = np.ones((num_positions, head_dim), np.float32)
     sin = np.zeros((num_positions, head_dim), np.float32)
     half, log_base = rope_dims // 2, _log(base)
-    rates = np.array([_exp(-2.0 * j / rope_dims * log_base) for j in range(half)])
+    rates = _exp(np.array([-2.0 * j / rope_dims * log_base for j in range(half)]))
     angles = np.arange(num_positions, dtype=np.float64)[:, None] * rates
     cosines, sines = _cos_sin(angles)
     cos[:, :half] = cos[:, half:rope_dims] = cosines
@@ -128,8 +125,12 @@ def rotary_tables(
 
 def sigmoid(x: Floats) -> Floats:
     """Return float32 sigmoids, computed in float64."""
-    values = [1.0 / (1.0 + _exp(-max(-80.0, min(80.0, float(v))))) for v in x.ravel()]
-    return np.array(values, np.float64).astype(np.float32).reshape(x.shape)
+    return (1.0 / (1.0 + _exp(-np.clip(x.astype(np.float64), -80.0, 80.0)))).astype(np.float32)
+
+
+def cosine(angle: float) -> float:
+    """Return the cosine in float64, without a mathematics library."""
+    return float(_cos_sin(np.array([angle]))[0][0])
 
 
 def _cos_sin(angles: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -148,13 +149,13 @@ def _cos_sin(angles: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
     return turned_cos, np.choose(quarter, [sin, cos, -sin, -cos])
 
 
-def _exp(x: float) -> float:
-    whole = math.floor(x / _LN2 + 0.5)
+def _exp(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    whole = np.floor(x / _LN2 + 0.5)
     rest = x - whole * _LN2
-    series = 1.0
+    series = np.ones_like(rest)
     for term in range(2 * _TERMS, 0, -1):
         series = 1.0 + series * rest / term
-    return math.ldexp(series, whole)
+    return np.ldexp(series, whole.astype(np.int64))
 
 
 def _log(x: float) -> float:

@@ -11,6 +11,8 @@ from parbyte.kernels.portable.jit import compiled
 
 BLOCK = 64
 """Outputs of a matrix that stand side by side in memory."""
+MAX_ROWS = 16
+"""Rows that pass through a matrix together: each weight is used often, the rows stay near."""
 PARTIALS = 16
 """A long sum is 16 sums of every 16th number, then their sum."""
 
@@ -139,25 +141,39 @@ def multiply_(
     The rows may be wider than the matrix has inputs; the rest counts for nothing.
     The outputs are the inner loop, so vector units work on many sums at once and on each in order.
     """
-    num_blocks, num_inputs = weight_PIO.shape[0], weight_PIO.shape[1]
+    for p in range(len(weight_PIO)):
+        for begin in range(0, len(x_RI), MAX_ROWS):
+            end = min(begin + MAX_ROWS, len(x_RI))
+            _multiply_block_(x_RI, weight_PIO, out_RN, p, begin, end)
+
+
+@compiled()
+def _multiply_block_(
+    x_RI: NDArray[np.float32],
+    weight_PIO: NDArray[np.float32],
+    out_RN: NDArray[np.float32],
+    p: int,
+    begin: int,
+    end: int,
+) -> None:
+    """Write one block of outputs of a few rows."""
+    num_inputs, first = weight_PIO.shape[1], p * BLOCK
     whole = num_inputs // 4 * 4
-    for p in range(num_blocks):
-        first = p * BLOCK
-        for r in range(len(x_RI)):
+    for r in range(begin, end):
+        for j in range(BLOCK):
+            out_RN[r, first + j] = _ZERO
+    for i in range(0, whole, 4):
+        w0, w1 = weight_PIO[p, i], weight_PIO[p, i + 1]
+        w2, w3 = weight_PIO[p, i + 2], weight_PIO[p, i + 3]
+        for r in range(begin, end):
+            out_O = out_RN[r, first : first + BLOCK]
+            x0, x1, x2, x3 = x_RI[r, i], x_RI[r, i + 1], x_RI[r, i + 2], x_RI[r, i + 3]
             for j in range(BLOCK):
-                out_RN[r, first + j] = _ZERO
-        for i in range(0, whole, 4):
-            w0, w1 = weight_PIO[p, i], weight_PIO[p, i + 1]
-            w2, w3 = weight_PIO[p, i + 2], weight_PIO[p, i + 3]
-            for r in range(len(x_RI)):
-                out_O = out_RN[r, first : first + BLOCK]
-                x0, x1, x2, x3 = x_RI[r, i], x_RI[r, i + 1], x_RI[r, i + 2], x_RI[r, i + 3]
-                for j in range(BLOCK):
-                    out_O[j] = (((out_O[j] + x0 * w0[j]) + x1 * w1[j]) + x2 * w2[j]) + x3 * w3[j]
-        for i in range(whole, num_inputs):
-            for r in range(len(x_RI)):
-                for j in range(BLOCK):
-                    out_RN[r, first + j] += x_RI[r, i] * weight_PIO[p, i, j]
+                out_O[j] = (((out_O[j] + x0 * w0[j]) + x1 * w1[j]) + x2 * w2[j]) + x3 * w3[j]
+    for i in range(whole, num_inputs):
+        for r in range(begin, end):
+            for j in range(BLOCK):
+                out_RN[r, first + j] += x_RI[r, i] * weight_PIO[p, i, j]
 
 
 @compiled()
@@ -169,13 +185,16 @@ def product(x_RN: NDArray[np.float32], weight_PIO: NDArray[np.float32]) -> NDArr
 
 
 @compiled()
-def norm_rows_(x_RD: NDArray[np.float32], out_RD: NDArray[np.float32]) -> None:
-    """Write each row divided by its root mean square."""
+def norm_rows_(
+    x_RD: NDArray[np.float32], out_RD: NDArray[np.float32], factor_R: NDArray[np.float32]
+) -> None:
+    """Write each row divided by its root mean square, and the factor that did it."""
     dim = x_RD.shape[1]
     square_D = np.empty(dim, np.float32)
     for r in range(len(x_RD)):
         for i in range(dim):
             square_D[i] = x_RD[r, i] * x_RD[r, i]
         factor = _ONE / np.sqrt(np.float32(total(square_D) / dim) + NORM_EPS)
+        factor_R[r] = factor
         for i in range(dim):
             out_RD[r, i] = x_RD[r, i] * factor

@@ -15,19 +15,26 @@ from numpy.typing import NDArray
 from parbyte.kernels.portable.forward import forward
 from parbyte.kernels.portable.jit import compiled
 from parbyte.kernels.portable.net import Memory, Net
-from parbyte.kernels.portable.numerics import BLOCK, exp, largest, log, multiply_, tanh, total
+from parbyte.kernels.portable.numerics import (
+    MAX_ROWS,
+    exp,
+    largest,
+    log,
+    product,
+    tanh,
+    total,
+)
 
-MAX_ROWS = 16
-"""Rows that pass through the network together: each weight is used often, the rows stay near."""
 _ROWS_PER_THREAD = 4
 """Fewer do not repay the waking of another thread."""
 
 _ZERO = np.float32(0)
 Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
 
 
 def walk(
-    net: Net, memory: Memory, tokens_BT: NDArray[np.int64], start: int, *, skip: int, threads: int
+    net: Net, memory: Memory, tokens_BT: Ints, start: int, *, skip: int, threads: int
 ) -> Floats:
     """Append tokens to the memory; return float32[B, T - skip, V] log-probabilities after them.
 
@@ -67,10 +74,10 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
 def _walk_lanes_(
     net: Net,
     memory: Memory,
-    tokens_BT: NDArray[np.int64],
+    tokens_BT: Ints,
     start: int,
     skip: int,
-    lanes: NDArray[np.int64],
+    lanes: Ints,
     out_BTV: Floats,
 ) -> None:
     """Walk with some neighbouring lanes, a few rows at a time, in the order of time."""
@@ -78,52 +85,31 @@ def _walk_lanes_(
     positions_at_once = max(1, MAX_ROWS // num_lanes)
     for begin in range(0, num_positions, positions_at_once):
         end = min(begin + positions_at_once, num_positions)
-        tokens_R = tokens_BT[lanes[0] : lanes[-1] + 1, begin:end].T.ravel()
-        lanes_R = np.tile(lanes, end - begin)
-        positions_R = np.repeat(np.arange(start + begin, start + end), num_lanes)
-        hidden_RD = forward(net, memory, tokens_R, lanes_R, positions_R)
+        tokens_BP = tokens_BT[lanes[0] : lanes[-1] + 1, begin:end]
+        rows = rows_of(tokens_BP, start + begin, lanes[0])
+        hidden_RD = forward(net, memory, *rows).out
         for t in range(max(begin, skip), end):
             row = (t - begin) * num_lanes
             hidden = hidden_RD[row : row + num_lanes]
-            predict_(
-                hidden,
-                net.head,
-                net.bias,
-                net.logit_scale,
-                net.softcap,
-                lanes[0],
-                t - skip,
-                out_BTV,
-            )
+            predict_(hidden, net, lanes[0], t - skip, out_BTV)
+
+
+def rows_of(tokens_BT: Ints, start: int, first_lane: int = 0) -> tuple[Ints, Ints, Ints]:
+    """Return tokens, lanes and positions of neighbouring lanes' rows, in the order of time."""
+    num_lanes, num_positions = tokens_BT.shape
+    lanes_R = np.tile(np.arange(first_lane, first_lane + num_lanes), num_positions)
+    positions_R = np.repeat(np.arange(start, start + num_positions), num_lanes)
+    return tokens_BT.T.ravel(), lanes_R, positions_R
 
 
 @compiled(is_entry=True)
-def predict_(
-    hidden_RD: Floats,
-    head_PIO: Floats,
-    bias_V: Floats,
-    scale: np.float32,
-    softcap: np.float32,
-    first: int,
-    t: int,
-    out_BTV: Floats,
-) -> None:
+def predict_(hidden_RD: Floats, net: Net, first: int, t: int, out_BTV: Floats) -> None:
     """Write the log-probabilities of lanes first .. first + R that follow from hidden states."""
-    num_rows, vocab_size = len(hidden_RD), out_BTV.shape[2]
-    scaled_RD = np.empty((num_rows, hidden_RD.shape[1]), np.float32)
-    for r in range(num_rows):
-        for i in range(hidden_RD.shape[1]):
-            scaled_RD[r, i] = hidden_RD[r, i] * scale
-    logits_RN = np.empty((num_rows, len(head_PIO) * BLOCK), np.float32)
-    multiply_(scaled_RD, head_PIO, logits_RN)
+    logits_RN = head_logits(hidden_RD, net)
+    vocab_size = net.num_outputs
     weight_V = np.empty(vocab_size, np.float32)
-    for r in range(num_rows):
+    for r in range(len(hidden_RD)):
         logits_V = logits_RN[r, :vocab_size]
-        for v in range(vocab_size):
-            logits_V[v] += bias_V[v]
-        if softcap > _ZERO:
-            for v in range(vocab_size):
-                logits_V[v] = softcap * tanh(logits_V[v] / softcap)
         top = largest(logits_V)
         for v in range(vocab_size):
             weight_V[v] = exp(logits_V[v] - top)
@@ -131,3 +117,21 @@ def predict_(
         out_V = out_BTV[first + r, t]
         for v in range(vocab_size):
             out_V[v] = logits_V[v] - offset
+
+
+@compiled()
+def head_logits(hidden_RD: Floats, net: Net) -> Floats:
+    """Return the logits that follow from hidden states, as wide as the head's blocks."""
+    scaled_RD = np.empty_like(hidden_RD)
+    for r in range(len(hidden_RD)):
+        for i in range(hidden_RD.shape[1]):
+            scaled_RD[r, i] = hidden_RD[r, i] * net.logit_scale
+    logits_RN = product(scaled_RD, net.head)
+    for r in range(len(hidden_RD)):
+        logits_V = logits_RN[r, : net.num_outputs]
+        for v in range(net.num_outputs):
+            logits_V[v] += net.bias[v]
+        if net.softcap > _ZERO:
+            for v in range(net.num_outputs):
+                logits_V[v] = net.softcap * tanh(logits_V[v] / net.softcap)
+    return logits_RN
