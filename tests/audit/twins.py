@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from parbyte.audit.foreign import FunctionScorer
 from parbyte.audit.lanes_scorer import LanesScorer
@@ -400,6 +400,27 @@ def toy_model(**changes: Any) -> GPT:
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
     return model.requires_grad_(False)
+
+
+class BankModel(nn.Module):
+    """Claim to freeze blocks by their names, while their matrices live in banks outside them."""
+
+    def __init__(self, num_layers: int, model_dim: int, mlp_dim: int) -> None:
+        super().__init__()
+        for name, shape in {
+            "qkvo_bank": (4 * num_layers, model_dim, model_dim),
+            "up_bank": (num_layers, mlp_dim, model_dim),
+            "down_bank": (num_layers, model_dim, mlp_dim),
+        }.items():
+            self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
+        scales = [nn.ParameterDict({"scale": torch.ones(model_dim)}) for _ in range(num_layers)]
+        self.blocks = nn.ModuleList(scales)
+
+    def freeze_by_name(self, num_blocks: int) -> None:
+        """Freeze what is called blocks.0. up to blocks.<num_blocks - 1>."""
+        prefixes = tuple(f"blocks.{block}." for block in range(num_blocks))
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(not name.startswith(prefixes))
 
 
 def neural_subject(name: str, window: int, stride: int, **changes: Any) -> Subject:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -19,9 +20,11 @@ from torch import Tensor
 import parbyte.predict
 from parbyte.audit.run import audit
 from parbyte.base.log import Console
+from parbyte.predict.adapter_config import TTTConfig
 from parbyte.predict.neural import NeuralPredictor
 from parbyte.predict.portable import PortablePredictor
 from parbyte.predict.predictor import Predictor
+from parbyte.predict.ttt import TTTPredictor
 
 
 def load_twins() -> ModuleType:
@@ -60,6 +63,12 @@ def portable(window: int, stride: int, **changes: object) -> Predictor:
     return PortablePredictor(twins.toy_model(**changes), window=window, stride=stride)
 
 
+def ttt(window: int, stride: int, **settings: Any) -> Predictor:
+    rates = {"lr": 1e-2, "embed_lr": 1e-2, "scalar_lr": 1e-2}
+    model = twins.toy_model(**EVERYTHING)
+    return TTTPredictor(model, TTTConfig(**{**rates, **settings}), window=window, stride=stride)
+
+
 HONEST: dict[str, tuple[Callable[[], Predictor], int]] = {
     "neural, sliding": (lambda: neural(12, 4), 12),
     "neural, separate windows": (lambda: neural(16, 16), 16),
@@ -68,6 +77,16 @@ HONEST: dict[str, tuple[Callable[[], Predictor], int]] = {
     "neural, every part of the model": (lambda: neural(16, 8, **EVERYTHING), 16),
     "portable, sliding": (lambda: portable(12, 4), 12),
     "portable, odd sizes, every part": (lambda: portable(23, 9, **EVERYTHING), 23),
+    "ttt, adam": (lambda: ttt(16, 8), 0),
+    "ttt, sgd, several epochs, clipped": (
+        lambda: ttt(12, 4, optimizer="sgd", epochs=3, clip=0.5),
+        0,
+    ),
+    "ttt, muon, cosine": (
+        lambda: ttt(23, 9, optimizer="muon", lr=2e-3, schedule="cosine", horizon=100),
+        0,
+    ),
+    "ttt, the last block": (lambda: ttt(16, 16, train="last"), 0),
     "learning online (of the tests)": (twins.OnlineBigram, 0),
 }
 """Name -> (how to make it, its window or 0). Every predictor of the package must be here."""

@@ -6,10 +6,11 @@ from typing import Any, Protocol
 from parbyte.base.errors import ArtifactError, RecipeError
 from parbyte.base.settings import read_table
 from parbyte.model.gpt import GPT
-from parbyte.predict.adapter_config import NETWORK_STAGES
+from parbyte.predict.adapter_config import NETWORK_STAGES, TTTConfig
 from parbyte.predict.config import PredictConfig
 from parbyte.predict.neural import NeuralPredictor
 from parbyte.predict.predictor import Predictor
+from parbyte.predict.ttt import TTTPredictor
 from parbyte.text.tokenizer import Tokenizer
 
 
@@ -52,11 +53,14 @@ def build_predictor(artifact: PredictiveArtifact, *, num_stages: int | None = No
 
 def _build_network(model: GPT, settings: PredictConfig, adapter: Any) -> Predictor:
     """Return the network under its window law, adapting itself if a stage says so."""
+    walk = {"window": settings.window, "stride": settings.stride}
+    if isinstance(adapter, TTTConfig):
+        return TTTPredictor(model, adapter, **walk)
     if settings.engine == "portable":
         from parbyte.predict.portable import PortablePredictor  # it loads the compiler
 
-        return PortablePredictor(model, window=settings.window, stride=settings.stride)
-    return NeuralPredictor(model, window=settings.window, stride=settings.stride)
+        return PortablePredictor(model, **walk)
+    return NeuralPredictor(model, **walk)
 
 
 def _build_row_stage(stage: Any, inner: Predictor, tokenizer: Tokenizer) -> Predictor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parbyte.base.settings import require, setting
-from parbyte.predict.adapter_config import NETWORK_STAGES
+from parbyte.predict.adapter_config import NETWORK_STAGES, TORCH_STAGES
 from parbyte.predict.expert_config import ROW_STAGES
 
 STACK: Mapping[str, type] = {**NETWORK_STAGES, **ROW_STAGES}
@@ -44,4 +44,10 @@ class PredictConfig:
                 f"predict.stack[{place}]",
                 got=stage.kind,
                 want="the first stage: it adapts the network itself",
+            )
+            require(
+                self.engine == "torch" or stage.kind not in TORCH_STAGES,
+                "predict.engine",
+                got=self.engine,
+                want=f"'torch' with a stage '{stage.kind}' in predict.stack",
             )
