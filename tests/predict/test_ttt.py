@@ -135,8 +135,8 @@ def test_updates_are_those_of_a_float64_reference(name: str) -> None:
         predictor._model.named_parameters(), reference.model.parameters(), strict=True
     ):
         moved = float((got - reference_start(model, label)).detach().abs().max())
-        assert moved > 5e-4, f"{label} did not move"
-        torch.testing.assert_close(got.double(), expected, atol=0.02 * moved, rtol=0, msg=label)
+        assert moved > 1e-4, f"{label} did not move"
+        torch.testing.assert_close(got.double(), expected, atol=0.03 * moved, rtol=0, msg=label)
 
 
 def reference_start(model: GPT, name: str) -> Tensor:

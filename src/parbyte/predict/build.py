@@ -6,10 +6,21 @@ from typing import Any, Protocol
 from parbyte.base.errors import ArtifactError, RecipeError
 from parbyte.base.settings import read_table
 from parbyte.model.gpt import GPT
-from parbyte.predict.adapter_config import NETWORK_STAGES, TTTConfig
+from parbyte.predict.adapter_config import (
+    NETWORK_STAGES,
+    EtlbConfig,
+    LoraConfig,
+    SlotConfig,
+    TemperatureConfig,
+    TTTConfig,
+)
 from parbyte.predict.config import PredictConfig
+from parbyte.predict.etlb import EtlbPredictor
+from parbyte.predict.lora import LoraPredictor
 from parbyte.predict.neural import NeuralPredictor
 from parbyte.predict.predictor import Predictor
+from parbyte.predict.slot import SlotPredictor
+from parbyte.predict.temperature import TemperaturePredictor
 from parbyte.predict.ttt import TTTPredictor
 from parbyte.text.tokenizer import Tokenizer
 
@@ -56,6 +67,10 @@ def _build_network(model: GPT, settings: PredictConfig, adapter: Any) -> Predict
     walk = {"window": settings.window, "stride": settings.stride}
     if isinstance(adapter, TTTConfig):
         return TTTPredictor(model, adapter, **walk)
+    if isinstance(adapter, LoraConfig):
+        return LoraPredictor(model, adapter, **walk)
+    if isinstance(adapter, SlotConfig):
+        return SlotPredictor(model, adapter, **walk)
     if settings.engine == "portable":
         from parbyte.predict.portable import PortablePredictor  # it loads the compiler
 
@@ -65,4 +80,8 @@ def _build_network(model: GPT, settings: PredictConfig, adapter: Any) -> Predict
 
 def _build_row_stage(stage: Any, inner: Predictor, tokenizer: Tokenizer) -> Predictor:
     """Return one stage over what stands below it."""
+    if isinstance(stage, EtlbConfig):
+        return EtlbPredictor(inner, stage, tokenizer.bos_id)
+    if isinstance(stage, TemperatureConfig):
+        return TemperaturePredictor(inner, stage)
     raise AssertionError(f"no builder for stage '{stage.kind}'")

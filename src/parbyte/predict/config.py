@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from parbyte.base.settings import require, setting
-from parbyte.predict.adapter_config import NETWORK_STAGES, TORCH_STAGES
+from parbyte.predict.adapter_config import ADAPTED_ROWS, NETWORK_STAGES, TORCH_STAGES
 from parbyte.predict.expert_config import ROW_STAGES
 
-STACK: Mapping[str, type] = {**NETWORK_STAGES, **ROW_STAGES}
+STACK: Mapping[str, type] = {**NETWORK_STAGES, **ADAPTED_ROWS, **ROW_STAGES}
 """Kind -> settings of every stage that `predict.stack` may list."""
 
 

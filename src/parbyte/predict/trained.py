@@ -126,10 +126,10 @@ def _torch_rule(
 
 
 def rate_factor(settings: TTTConfig, seen_tokens: int) -> float:
-    """Return what every rate is multiplied by after so many tokens of a lane.
+    """Return what every rate is multiplied by after so many tokens of a lane."""
+    return 1.0 if settings.schedule == "constant" else cosine(seen_tokens, settings.horizon)
 
-    cosine: (1 + cos(pi min(1, seen / horizon))) / 2, from 1 down to 0.
-    """
-    if settings.schedule == "constant":
-        return 1.0
-    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, seen_tokens / settings.horizon)))
+
+def cosine(done: int, horizon: int) -> float:
+    """Return (1 + cos(pi min(1, done / horizon))) / 2: from 1 down to 0."""
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, done / horizon)))

@@ -19,7 +19,7 @@ from parbyte.kernels.loss import IGNORED
 from parbyte.model.gpt import GPT
 from parbyte.predict.adapter_config import TTTConfig
 from parbyte.predict.neural import NeuralPredictor
-from parbyte.predict.predictor import Predictor
+from parbyte.predict.predictor import Predictor, is_padding
 from parbyte.predict.trained import Learner, choose_trained, rate_factor
 
 
@@ -77,6 +77,6 @@ def labels_of(inputs_BC: Tensor, chunk_BT: Tensor, bos_id: int) -> Tensor:
     """
     chunk_BT = chunk_BT.to(inputs_BC.device)
     num_context = inputs_BC.shape[1] - chunk_BT.shape[1]
-    is_padding_BT = (chunk_BT == bos_id) & (inputs_BC[:, num_context:] == bos_id)
-    labels_BT = torch.where(is_padding_BT, IGNORED, chunk_BT)
+    first_B1 = inputs_BC[:, num_context : num_context + 1]
+    labels_BT = torch.where(is_padding(first_B1, chunk_BT, bos_id), IGNORED, chunk_BT)
     return F.pad(labels_BT, (num_context, 0), value=IGNORED)
