@@ -20,10 +20,20 @@ from torch import Tensor
 import parbyte.predict
 from parbyte.audit.run import audit
 from parbyte.base.log import Console
-from parbyte.predict.adapter_config import TTTConfig
+from parbyte.predict.adapter_config import (
+    EtlbConfig,
+    LoraConfig,
+    SlotConfig,
+    TemperatureConfig,
+    TTTConfig,
+)
+from parbyte.predict.etlb import EtlbPredictor
+from parbyte.predict.lora import LoraPredictor
 from parbyte.predict.neural import NeuralPredictor
 from parbyte.predict.portable import PortablePredictor
 from parbyte.predict.predictor import Predictor
+from parbyte.predict.slot import SlotPredictor
+from parbyte.predict.temperature import TemperaturePredictor
 from parbyte.predict.ttt import TTTPredictor
 
 
@@ -69,6 +79,22 @@ def ttt(window: int, stride: int, **settings: Any) -> Predictor:
     return TTTPredictor(model, TTTConfig(**{**rates, **settings}), window=window, stride=stride)
 
 
+def lora(**settings: Any) -> Predictor:
+    config = LoraConfig(**{"rank": 2, "alpha": 4.0, "lr": 1e-2, **settings})
+    return LoraPredictor(twins.toy_model(**EVERYTHING), config, window=24, stride=16)
+
+
+def slot(**settings: Any) -> Predictor:
+    config = SlotConfig(**{"steps": 3, "lr": 0.05, **settings})
+    return SlotPredictor(twins.toy_model(**EVERYTHING), config, window=24, stride=16)
+
+
+TEMPERATURES = TemperatureConfig(
+    edges=(1.0, 2.0),
+    temperatures=(0.7, 1.5, 0.8, 2.0, 1.0, 3.0),
+    weights=(0.5, 0.5, 0.2, 0.8, 1, 0),
+)
+
 HONEST: dict[str, tuple[Callable[[], Predictor], int]] = {
     "neural, sliding": (lambda: neural(12, 4), 12),
     "neural, separate windows": (lambda: neural(16, 16), 16),
@@ -79,14 +105,26 @@ HONEST: dict[str, tuple[Callable[[], Predictor], int]] = {
     "portable, odd sizes, every part": (lambda: portable(23, 9, **EVERYTHING), 23),
     "ttt, adam": (lambda: ttt(16, 8), 0),
     "ttt, sgd, several epochs, clipped": (
-        lambda: ttt(12, 4, optimizer="sgd", epochs=3, clip=0.5),
+        lambda: ttt(24, 16, optimizer="sgd", epochs=3, clip=0.5),
         0,
     ),
-    "ttt, muon, cosine": (
-        lambda: ttt(23, 9, optimizer="muon", lr=2e-3, schedule="cosine", horizon=100),
+    "ttt, muon, cosine, the last block": (
+        lambda: ttt(23, 18, optimizer="muon", lr=2e-3, schedule="cosine", horizon=99, train="last"),
         0,
     ),
-    "ttt, the last block": (lambda: ttt(16, 16, train="last"), 0),
+    "lora": (lambda: lora(), 0),
+    "lora in phases, some parts": (lambda: lora(parts=("qkv", "down"), phases=(60, 300)), 0),
+    "slot, adam, hidden": (lambda: slot(fit="hidden"), 24),
+    "slot, both, warm": (lambda: slot(fit="both", warm=True, focal=6), 0),
+    "slot, lbfgs, bias": (lambda: slot(optimizer="lbfgs", ridge=0.1), 24),
+    "etlb over the network": (
+        lambda: EtlbPredictor(neural(24, 16), EtlbConfig(lr=2.0), twins.BOS),
+        0,
+    ),
+    "temperatures over the network": (
+        lambda: TemperaturePredictor(neural(24, 16), TEMPERATURES),
+        24,
+    ),
     "learning online (of the tests)": (twins.OnlineBigram, 0),
 }
 """Name -> (how to make it, its window or 0). Every predictor of the package must be here."""
