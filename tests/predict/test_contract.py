@@ -27,6 +27,7 @@ from parbyte.predict.adapter_config import (
     TemperatureConfig,
     TTTConfig,
 )
+from parbyte.predict.carried import CarriedPredictor
 from parbyte.predict.etlb import EtlbPredictor
 from parbyte.predict.lora import LoraPredictor
 from parbyte.predict.neural import NeuralPredictor
@@ -103,6 +104,10 @@ HONEST: dict[str, tuple[Callable[[], Predictor], int]] = {
     "neural, every part of the model": (lambda: neural(16, 8, **EVERYTHING), 16),
     "portable, sliding": (lambda: portable(12, 4), 12),
     "portable, odd sizes, every part": (lambda: portable(23, 9, **EVERYTHING), 23),
+    "carried, every part": (
+        lambda: CarriedPredictor(twins.toy_model(**EVERYTHING), window=24, stride=16),
+        0,
+    ),
     "ttt, adam": (lambda: ttt(16, 8), 0),
     "ttt, sgd, several epochs, clipped": (
         lambda: ttt(24, 16, optimizer="sgd", epochs=3, clip=0.5),

@@ -125,7 +125,7 @@ class TemperatureConfig:
         (1.0,), low=0.05, high=20.0, doc="of each bin's mixture, bin after bin"
     )
     weights: tuple[float, ...] = setting(
-        (), low=0.0, high=1.0, doc="of each bin's mixture, in the same order; []: equal ones"
+        (), low=0.0, high=1.0, doc="relative ones of each bin's mixture, as listed; []: equal"
     )
     fit_tokens: int = setting(
         0, low=0, high=1 << 20, doc="tokens of training text that packing fits both to; 0: none"
@@ -150,10 +150,10 @@ class TemperatureConfig:
         size = count // bins
         shares = [sum(self.weights[i : i + size]) for i in range(0, len(self.weights), size)]
         require(
-            all(abs(share - 1.0) < 1e-6 for share in shares),
+            all(share > 0.0 for share in shares),
             "weights",
             got=list(self.weights),
-            want="numbers that sum to 1 in each bin",
+            want="above 0 somewhere in each bin",
         )
 
 

@@ -1,10 +1,12 @@
 """From an artifact's plain settings to a predictor: the only interpreter of those settings."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from parbyte.base.errors import ArtifactError, RecipeError
-from parbyte.base.settings import read_table
+from parbyte.base.settings import read_table, to_table
 from parbyte.model.gpt import GPT
 from parbyte.predict.adapter_config import (
     NETWORK_STAGES,
@@ -14,13 +16,14 @@ from parbyte.predict.adapter_config import (
     TemperatureConfig,
     TTTConfig,
 )
+from parbyte.predict.carried import CarriedPredictor
 from parbyte.predict.config import PredictConfig
 from parbyte.predict.etlb import EtlbPredictor
 from parbyte.predict.lora import LoraPredictor
 from parbyte.predict.neural import NeuralPredictor
 from parbyte.predict.predictor import Predictor
 from parbyte.predict.slot import SlotPredictor
-from parbyte.predict.temperature import TemperaturePredictor
+from parbyte.predict.temperature import TemperaturePredictor, fit_temperature
 from parbyte.predict.ttt import TTTPredictor
 from parbyte.text.tokenizer import Tokenizer
 
@@ -54,7 +57,27 @@ def build_predictor(artifact: PredictiveArtifact, *, num_stages: int | None = No
     compiler is not installed.
     """
     settings = read_settings(artifact.predict)
-    stack = list(settings.stack[:num_stages])
+    return _build(artifact, replace(settings, stack=settings.stack[:num_stages]))
+
+
+def fit_stack(artifact: PredictiveArtifact, data_folder: Path) -> dict[str, Any]:
+    """Return an artifact's predictor settings with what its stages fit to training text.
+
+    Each stage is fitted over the stack below it. Raises as build_predictor does, and DataError if
+    there is no training text.
+    """
+    settings = read_settings(artifact.predict)
+    for place, stage in enumerate(settings.stack):
+        if isinstance(stage, TemperatureConfig) and stage.fit_tokens:
+            below = replace(settings, stack=settings.stack[:place])
+            fitted = fit_temperature(_build(artifact, below), stage, data_folder)
+            stack = (*settings.stack[:place], fitted, *settings.stack[place + 1 :])
+            settings = replace(settings, stack=stack)
+    return to_table(settings)
+
+
+def _build(artifact: PredictiveArtifact, settings: PredictConfig) -> Predictor:
+    stack = list(settings.stack)
     adapter = stack.pop(0) if stack and stack[0].kind in NETWORK_STAGES else None
     predictor = _build_network(artifact.model, settings, adapter)
     for stage in stack:
@@ -75,6 +98,8 @@ def _build_network(model: GPT, settings: PredictConfig, adapter: Any) -> Predict
         from parbyte.predict.portable import PortablePredictor  # it loads the compiler
 
         return PortablePredictor(model, **walk)
+    if settings.carry:
+        return CarriedPredictor(model, **walk)
     return NeuralPredictor(model, **walk)
 
 

@@ -27,6 +27,9 @@ class PredictConfig:
         choices=("torch", "portable"),
         doc="arithmetic of codec and score; portable: the same bits on every machine",
     )
+    carry: bool = setting(
+        False, doc="keep the window's keys and values as it moves (predict.carried), not anew"
+    )
     stack: tuple[Any, ...] = setting(
         (), kinds=STACK, doc="stages over the network, the lowest first; each names its `kind`"
     )
@@ -37,6 +40,13 @@ class PredictConfig:
             "predict.stride",
             got=self.stride,
             want=f"at most predict.window ({self.window})",
+        )
+        adapts = bool(self.stack) and self.stack[0].kind in NETWORK_STAGES
+        require(
+            not self.carry or (self.engine == "torch" and not adapts),
+            "predict.carry",
+            got=self.carry,
+            want="false with engine = 'portable' or a stage that adapts the network",
         )
         for place, stage in enumerate(self.stack):
             require(

@@ -1,6 +1,6 @@
 """Temperatures from training text: constants of the artifact that sharpen or flatten its rows.
 
-    row' = sum_k w_jk softmax(log row / T_jk),  j = the bin of the row's entropy
+    row' = sum_k w_jk softmax(log row / T_jk) / sum_k w_jk,  j = the bin of the row's entropy
 
 A row's bin is a function of the row alone, so the law stays causal; a mixture of normalised rows is
 normalised. Source: Guo et al. 2017, arXiv:1706.04599 (temperature); openai/parameter-golf PR 1924
@@ -21,6 +21,7 @@ from parbyte.text.shards import open_shards
 
 _MAX_ITERATIONS = 60
 _FIT_ROWS = 1024
+_DECIMALS = 5
 
 
 class TemperaturePredictor(Predictor):
@@ -51,10 +52,10 @@ def tempered(rows: Tensor, settings: TemperatureConfig) -> Tensor:
     """Return float32[..., V]: the rows at their bins' temperatures."""
     num_bins = len(settings.edges) + 1
     temperatures_JK = rows.new_tensor(settings.temperatures).view(num_bins, -1)
-    weights_JK = torch.full_like(temperatures_JK, 1.0 / temperatures_JK.shape[1])
-    if settings.weights:
-        weights_JK = rows.new_tensor(settings.weights).view(num_bins, -1)
-    return _mixture(rows, bins_of(rows, settings), 1.0 / temperatures_JK, weights_JK.log())
+    weights_JK = rows.new_tensor(settings.weights or [1.0] * len(settings.temperatures))
+    weights_JK = weights_JK.view(num_bins, -1)
+    shares_JK = weights_JK / weights_JK.sum(1, keepdim=True)
+    return _mixture(rows, bins_of(rows, settings), 1.0 / temperatures_JK, shares_JK.log())
 
 
 def bins_of(rows: Tensor, settings: TemperatureConfig) -> Tensor:
@@ -108,13 +109,10 @@ def _rows(inner: Predictor, ids_N: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _fit_bin(
-    rows_NV: Tensor, ids_N: Tensor, given: tuple[float, ...]
-) -> tuple[list[float], list[float]]:
-    """Return temperatures and weights of one bin; the temperatures stay within 0.05 .. 20."""
-    equal = [1.0 / len(given)] * len(given)
+def _fit_bin(rows_NV: Tensor, ids_N: Tensor, given: tuple[float, ...]) -> list[list[float]]:
+    """Return temperatures, within 0.05 .. 20, and weights of one bin: every digit is paid for."""
     if not len(ids_N):
-        return list(given), equal
+        return [list(given), [1.0] * len(given)]
     device = rows_NV.device
     log_powers_K = -torch.tensor(given, dtype=torch.float64, device=device).log()
     scores_K = torch.zeros_like(log_powers_K)
@@ -138,4 +136,7 @@ def _fit_bin(
     with torch.inference_mode(False), torch.enable_grad():
         rule.step(loss)
     temperatures_K = (-log_powers_K.detach()).exp().clamp(0.05, 20.0)
-    return temperatures_K.tolist(), scores_K.detach().softmax(0).tolist()
+    weights_K = scores_K.detach().softmax(0)
+    return [
+        [round(x, _DECIMALS) for x in values.tolist()] for values in (temperatures_K, weights_K)
+    ]
