@@ -154,26 +154,37 @@ def _train_depends_on(run: Run, records: Records) -> Any:
 def _pack_artifact(run: Run, records: Records) -> StageResult:
     from safetensors.torch import load_file
 
-    from parbyte.pack.artifact import build_artifact, inspect_artifact
+    from parbyte.pack.artifact import build_artifact, inspect_artifact, load_artifact
+    from parbyte.predict.build import fit_stack
     from parbyte.text.prepare import load_run_tokenizer
     from parbyte.text.shards import count_tokens
 
     recipe = run.recipe
     shape = _model_shape(run)
-    blob = build_artifact(
-        load_file(run.path(WEIGHTS_FILE)),
-        shape,
-        load_run_tokenizer(run.path(DATA_FOLDER)),
-        to_table(recipe.predict),
-        recipe.quant,
-        recipe.pack,
-        recipe.track.cap_bytes,
-        _artifact_label(recipe),
-        token_counts=count_tokens(run.path(DATA_FOLDER), "train", shape.vocab_size),
-    )
-    write_bytes(run.path(ARTIFACT_FILE), blob)
+    given = to_table(recipe.predict)
+
+    def build(predict: dict[str, Any]) -> None:
+        blob = build_artifact(
+            load_file(run.path(WEIGHTS_FILE)),
+            shape,
+            load_run_tokenizer(run.path(DATA_FOLDER)),
+            predict,
+            recipe.quant,
+            recipe.pack,
+            recipe.track.cap_bytes,
+            _artifact_label(recipe),
+            token_counts=count_tokens(run.path(DATA_FOLDER), "train", shape.vocab_size),
+        )
+        write_bytes(run.path(ARTIFACT_FILE), blob)
+
+    build(given)
+    # What stands on the network is fitted to it as it is after rounding.
+    fitted = fit_stack(load_artifact(run.path(ARTIFACT_FILE)), run.path(DATA_FOLDER))
+    if fitted != given:
+        build(fitted)
     contents = inspect_artifact(run.path(ARTIFACT_FILE))
-    figures = {"artifact_bytes": len(blob), "artifact_parts": contents["parts"]}
+    size = run.path(ARTIFACT_FILE).stat().st_size
+    figures = {"artifact_bytes": size, "artifact_parts": contents["parts"]}
     return StageResult(outputs=[ARTIFACT_FILE], figures=figures)
 
 

@@ -12,15 +12,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from parbyte.audit.foreign import FunctionScorer
 from parbyte.audit.lanes_scorer import LanesScorer
 from parbyte.audit.subject import AuditConfig, Subject
 from parbyte.model.config import ModelConfig
 from parbyte.model.gpt import GPT
+from parbyte.predict.adapter_config import LoraConfig, SlotConfig
+from parbyte.predict.lane_adapters import LaneAdapters
+from parbyte.predict.lora import LoraPredictor
 from parbyte.predict.neural import NeuralPredictor
 from parbyte.predict.predictor import Predictor
+from parbyte.predict.slot import SlotPredictor
 from parbyte.text.byte_tokenizer import ByteTokenizer
 from parbyte.text.tokenizer import Ids, Tokenizer
 
@@ -165,6 +169,26 @@ def off_by_one(stream_N: Stream) -> Nats:
     return prices(rows_NV, stream_N)
 
 
+def ttt_then_rescoring(stream_N: Stream) -> Nats:
+    """Score first, learn then; throw that away and score again with what was learned."""
+    count_VV = np.ones((VOCAB, VOCAB))
+    for start in range(0, len(stream_N), CHUNK):
+        part = slice(start, start + CHUNK)
+        np.add.at(count_VV, (previous(stream_N)[part], stream_N[part]), 1.0)
+    return prices((count_VV / count_VV.sum(1, keepdims=True))[previous(stream_N)], stream_N)
+
+
+def update_too_far(stream_N: Stream) -> Nats:
+    """Learn from each priced chunk and from the pair that reaches into the next."""
+    rows_NV, before_N = np.empty((len(stream_N), VOCAB)), previous(stream_N)
+    count_VV = np.ones((VOCAB, VOCAB))
+    for start in range(0, len(stream_N), CHUNK):
+        part, learned = slice(start, start + CHUNK), slice(start, start + CHUNK + 1)
+        rows_NV[part] = count_VV[before_N[part]]
+        np.add.at(count_VV, (before_N[learned], stream_N[learned]), 1.0)
+    return prices(rows_NV / rows_NV.sum(1, keepdims=True), stream_N)
+
+
 def tail_twice(stream_N: Stream) -> Mapping[str, Any]:
     """Slide windows until none is left: the last ones score the end again."""
     nats_N = honest_table(stream_N)
@@ -264,6 +288,32 @@ class ForgetfulRestore(OnlineBigram):
         super().restore()
         if learned is not None:
             self._counts_VV = learned
+
+
+class ScoredSlot(SlotPredictor):
+    """Fit the shift of a chunk to the chunk itself, then price it."""
+
+    def log_probs(self, tokens_BT: Tensor) -> Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            hidden_BTD = self._inner.hidden(tokens_BT).clone()
+            counts_BT = torch.ones(tokens_BT.shape)
+            self._shift = self._fit(hidden_BTD, tokens_BT, counts_BT)
+        return super().log_probs(tokens_BT)
+
+
+class KeptLora(LoraPredictor):
+    """Begin the adapters anew neither at a document's start nor when restored."""
+
+    def observe(self, chunk_BT: Tensor) -> None:
+        if self._adapters is None:
+            self._adapters = LaneAdapters(self._model, self._settings, len(chunk_BT))
+        self._adapters.reset_ = lambda is_new_B: None  # type: ignore[method-assign]
+        super().observe(chunk_BT)
+
+    def restore(self) -> None:
+        kept = getattr(self, "_adapters", None)
+        super().restore()
+        self._adapters = kept
 
 
 class WordyTokenizer(Tokenizer):
@@ -402,10 +452,45 @@ def toy_model(**changes: Any) -> GPT:
     return model.requires_grad_(False)
 
 
+class BankModel(nn.Module):
+    """Claim to freeze blocks by their names, while their matrices live in banks outside them."""
+
+    def __init__(self, num_layers: int, model_dim: int, mlp_dim: int) -> None:
+        super().__init__()
+        for name, shape in {
+            "qkvo_bank": (4 * num_layers, model_dim, model_dim),
+            "up_bank": (num_layers, mlp_dim, model_dim),
+            "down_bank": (num_layers, model_dim, mlp_dim),
+        }.items():
+            self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
+        scales = [nn.ParameterDict({"scale": torch.ones(model_dim)}) for _ in range(num_layers)]
+        self.blocks = nn.ModuleList(scales)
+
+    def freeze_by_name(self, num_blocks: int) -> None:
+        """Freeze what is called blocks.0. up to blocks.<num_blocks - 1>."""
+        prefixes = tuple(f"blocks.{block}." for block in range(num_blocks))
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(not name.startswith(prefixes))
+
+
 def neural_subject(name: str, window: int, stride: int, **changes: Any) -> Subject:
     """Return the audit of a toy model under one law of windows."""
     predictor = NeuralPredictor(toy_model(**changes), window=window, stride=stride)
     return predictor_subject(name, predictor, window)
+
+
+def scored_slot_subject() -> Subject:
+    """Return the audit of a published SLOT in small."""
+    settings = SlotConfig(fit="both", steps=4, lr=0.1)
+    predictor = ScoredSlot(toy_model(), settings, window=WINDOW, stride=8)
+    return predictor_subject("scored slot", predictor, WINDOW)
+
+
+def kept_lora_subject() -> Subject:
+    """Return the audit of adapters that outlive their documents and the run."""
+    settings = LoraConfig(rank=2, alpha=2.0, lr=0.02)
+    predictor = KeptLora(toy_model(), settings, window=WINDOW, stride=CHUNK)
+    return predictor_subject("kept lora", predictor)
 
 
 _FUNCTIONS: list[tuple[str, str, Callable[[Stream], Any]]] = [
@@ -416,6 +501,8 @@ _FUNCTIONS: list[tuple[str, str, Callable[[Stream], Any]]] = [
     ("hint gated by the answer", "T2", gated_hint),
     ("two-pass rescoring", "T3", two_passes),
     ("off-by-one update", "T2", off_by_one),
+    ("test-time training, then rescoring", "T3", ttt_then_rescoring),
+    ("update slice one token too far", "T2", update_too_far),
     ("tail windows scored twice", "T8", tail_twice),
     ("dropped zero-byte tokens", "T8", dropped_zero_bytes),
     ("subset reported as the whole", "T8", subset_total),
@@ -437,6 +524,8 @@ WRONG: list[Twin] = [
         lambda: predictor_subject("restore that forgets to forget", ForgetfulRestore()),
     ),
     Twin("fake normaliser", "T2", lambda: predictor_subject("fake normaliser", FakeNormalizer())),
+    Twin("SLOT fitted to the scored slice", "T1", scored_slot_subject),
+    Twin("LoRA that is never reset", "T10", kept_lora_subject),
     Twin("space counted twice", "T9", lambda: byte_subject("space twice", SpaceTwice())),
     Twin("byte pieces counted 3", "T9", lambda: byte_subject("bytes as 3", BytesAsThree())),
     Twin("lossy lower case", "T9", lambda: byte_subject("lower case", LowerCase())),

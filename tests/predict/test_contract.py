@@ -20,12 +20,24 @@ from torch import Tensor
 import parbyte.predict
 from parbyte.audit.run import audit
 from parbyte.base.log import Console
-from parbyte.predict.adapter_config import TTTConfig
+from parbyte.predict.adapter_config import (
+    EtlbConfig,
+    LoraConfig,
+    SlotConfig,
+    TemperatureConfig,
+    TTTConfig,
+)
+from parbyte.predict.carried import CarriedPredictor
+from parbyte.predict.etlb import EtlbPredictor
+from parbyte.predict.lora import LoraPredictor
 from parbyte.predict.neural import NeuralPredictor
 from parbyte.predict.portable import PortablePredictor
 from parbyte.predict.portable_ttt import PortableTTT
 from parbyte.predict.predictor import Predictor
 from parbyte.predict.probe import Probe
+from parbyte.predict.slot import SlotPredictor
+from parbyte.predict.temperature import TemperaturePredictor
+from parbyte.predict.ttt import TTTPredictor
 
 
 def load_twins() -> ModuleType:
@@ -71,6 +83,28 @@ def portable_ttt(
     return PortableTTT(model, TTTConfig(**learning), window=window, stride=stride)
 
 
+def ttt(window: int, stride: int, **settings: Any) -> Predictor:
+    rates = {"lr": 1e-2, "embed_lr": 1e-2, "scalar_lr": 1e-2}
+    model = twins.toy_model(**EVERYTHING)
+    return TTTPredictor(model, TTTConfig(**{**rates, **settings}), window=window, stride=stride)
+
+
+def lora(**settings: Any) -> Predictor:
+    config = LoraConfig(**{"rank": 2, "alpha": 4.0, "lr": 1e-2, **settings})
+    return LoraPredictor(twins.toy_model(**EVERYTHING), config, window=24, stride=16)
+
+
+def slot(**settings: Any) -> Predictor:
+    config = SlotConfig(**{"steps": 3, "lr": 0.05, **settings})
+    return SlotPredictor(twins.toy_model(**EVERYTHING), config, window=24, stride=16)
+
+
+TEMPERATURES = TemperatureConfig(
+    edges=(1.0, 2.0),
+    temperatures=(0.7, 1.5, 0.8, 2.0, 1.0, 3.0),
+    weights=(0.5, 0.5, 0.2, 0.8, 1, 0),
+)
+
 HONEST: dict[str, tuple[Callable[[], Predictor], int]] = {
     "neural, sliding": (lambda: neural(12, 4), 12),
     "neural, separate windows": (lambda: neural(16, 16), 16),
@@ -82,8 +116,34 @@ HONEST: dict[str, tuple[Callable[[], Predictor], int]] = {
     "neural, probed": (lambda: Probe(neural(12, 4), "network"), 12),
     "portable, learning": (lambda: portable_ttt(12, 4, {"lr": 1e-2, "embed_lr": 1e-2}), 0),
     "portable, learning twice, every part": (
-        lambda: portable_ttt(23, 9, {"optimizer": "sgd", "lr": 0.1, "epochs": 2}, **EVERYTHING),
+        lambda: portable_ttt(23, 9, {"optimizer": "sgd", "lr": 0.03, "epochs": 2}, **EVERYTHING),
         0,
+    ),
+    "carried, every part": (
+        lambda: CarriedPredictor(twins.toy_model(**EVERYTHING), window=24, stride=16),
+        0,
+    ),
+    "ttt, adam": (lambda: ttt(16, 8), 0),
+    "ttt, sgd, several epochs, clipped": (
+        lambda: ttt(24, 16, optimizer="sgd", epochs=3, clip=0.5),
+        0,
+    ),
+    "ttt, muon, cosine, the last block": (
+        lambda: ttt(23, 18, optimizer="muon", lr=2e-3, schedule="cosine", horizon=99, train="last"),
+        0,
+    ),
+    "lora": (lambda: lora(), 0),
+    "lora in phases, some parts": (lambda: lora(parts=("qkv", "down"), phases=(60, 300)), 0),
+    "slot, adam, hidden": (lambda: slot(fit="hidden"), 24),
+    "slot, both, warm": (lambda: slot(fit="both", warm=True, focal=6), 0),
+    "slot, lbfgs, bias": (lambda: slot(optimizer="lbfgs", ridge=0.1), 24),
+    "etlb over the network": (
+        lambda: EtlbPredictor(neural(24, 16), EtlbConfig(lr=2.0), twins.BOS),
+        0,
+    ),
+    "temperatures over the network": (
+        lambda: TemperaturePredictor(neural(24, 16), TEMPERATURES),
+        24,
     ),
     "learning online (of the tests)": (twins.OnlineBigram, 0),
 }

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parbyte.kernels.attention import causal_attention
 from parbyte.model.config import ModelConfig
+from parbyte.model.lanes import Matrix, project
 from parbyte.model.layers import norm_and_rotate
 
 _XSA_EPS = 1e-12
@@ -25,10 +25,10 @@ class BlockWeights(NamedTuple):
     mix: [D] factors of the stream and of its start, or None.
     """
 
-    qkv: Tensor
-    out: Tensor
-    up: Tensor
-    down: Tensor
+    qkv: Matrix
+    out: Matrix
+    up: Matrix
+    down: Matrix
     gain: Tensor
     mix: tuple[Tensor, Tensor] | None
 
@@ -80,7 +80,7 @@ class Attention(nn.Module):
         span.start .. span.start + T; None attends inside the call only.
         """
         num_lanes, num_new, _ = normed_BTD.shape
-        heads = F.linear(normed_BTD, weights.qkv).view(num_lanes, num_new, -1, self.head_dim)
+        heads = project(normed_BTD, weights.qkv).view(num_lanes, num_new, -1, self.head_dim)
         num_qk = self.num_heads + self.num_kv_heads
         qk_BTHK = norm_and_rotate(
             heads[:, :, :num_qk], weights.gain, span.cos, span.sin, self.rope_dims
@@ -98,7 +98,7 @@ class Attention(nn.Module):
         y_BTHK = causal_attention(q_BHTK, k_BGSK, v_BGSK, mask=span.mask).transpose(1, 2)
         if self.is_exclusive:
             y_BTHK = exclude_own_value(y_BTHK, v_BTGK)
-        return F.linear(y_BTHK.reshape(num_lanes, num_new, -1), weights.out)
+        return project(y_BTHK.reshape(num_lanes, num_new, -1), weights.out)
 
 
 def exclude_own_value(y_BTHK: Tensor, v_BTGK: Tensor) -> Tensor:

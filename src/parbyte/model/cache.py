@@ -40,3 +40,11 @@ class Cache:
         self.length = 0
         self.last_token = torch.full_like(self.last_token, NO_TOKEN)
         self.last_embed = torch.zeros_like(self.last_embed)
+
+    def drop_oldest(self, count: int) -> None:
+        """Forget the first `count` positions; the caller moves cos and sin on by as many."""
+        kept = self.length - count
+        for buffer in (*self.keys, *self.values):
+            buffer[:, :, :kept] = buffer[:, :, count : self.length].clone()
+        self.documents[:, :kept] = self.documents[:, count : self.length].clone()
+        self.length = kept

@@ -5,7 +5,7 @@ Shapes: B lanes or batch, T positions, S past and new positions, D model_dim, V 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -19,6 +19,7 @@ from parbyte.model.cache import NO_TOKEN, Cache
 from parbyte.model.config import ModelConfig
 from parbyte.model.embed import Embed, ValueEmbed
 from parbyte.model.init import initialize_
+from parbyte.model.lanes import project
 from parbyte.model.layers import drop, leaky_square, rms_norm, rotary_tables
 
 _TABLE_POSITIONS = 4096
@@ -46,6 +47,7 @@ class Block(nn.Module):
         self.mlp_scale = nn.Parameter(torch.ones(config.model_dim))
         mix = torch.stack([torch.ones(config.model_dim), torch.zeros(config.model_dim)])
         self.resid_mix = nn.Parameter(mix) if config.resid_mix else None
+        self.lane_weights: Callable[[BlockWeights], BlockWeights] | None = None
 
     def weights(self, dtype: torch.dtype) -> BlockWeights:
         """Return the matrices as the forward pass wants them.
@@ -76,13 +78,15 @@ class Block(nn.Module):
         store: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
         """Return the stream [B, T, D] after this layer; start_BTD is the stream before layer 0."""
+        if self.lane_weights is not None:
+            weights = self.lane_weights(weights)
         if weights.mix is not None:
             keep_D, start_D = weights.mix
             x_BTD = torch.addcmul(keep_D * x_BTD, start_D, start_BTD)
         attended_BTD = self.attn(rms_norm(x_BTD), weights, span, store)
         x_BTD = x_BTD + drop(attended_BTD, span.dropout)
-        hidden = leaky_square(F.linear(rms_norm(x_BTD), weights.up), self.mlp_slope)
-        return x_BTD + drop(F.linear(hidden, weights.down), span.dropout)
+        hidden = leaky_square(project(rms_norm(x_BTD), weights.up), self.mlp_slope)
+        return x_BTD + drop(project(hidden, weights.down), span.dropout)
 
 
 class GPT(nn.Module):

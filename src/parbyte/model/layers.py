@@ -44,14 +44,15 @@ def drop(x: Tensor, share: float) -> Tensor:
 
 
 def rotary_tables(
-    num_positions: int, head_dim: int, rope_dims: int, base: float
+    num_positions: int, head_dim: int, rope_dims: int, base: float, *, start: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Return float32[T, 1, K] cosines and signed sines; pair j turns base^(-2 j / rope_dims).
 
-    The dims that carry no position have cosine 1 and sine 0.
+    The first row is position `start`. The dims that carry no position have cosine 1 and sine 0.
     """
     exponents = torch.arange(0, rope_dims, 2, dtype=torch.float64) / max(rope_dims, 1)
-    angles = torch.arange(num_positions, dtype=torch.float64)[:, None] * base**-exponents
+    positions = torch.arange(start, start + num_positions, dtype=torch.float64)
+    angles = positions[:, None] * base**-exponents
     cos, sin = torch.ones(num_positions, head_dim), torch.zeros(num_positions, head_dim)
     half = rope_dims // 2
     cos[:, :rope_dims] = angles.cos().repeat(1, 2)

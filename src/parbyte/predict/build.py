@@ -1,16 +1,31 @@
 """From an artifact's plain settings to a predictor: the only interpreter of those settings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from parbyte.base.errors import ArtifactError, RecipeError
-from parbyte.base.settings import read_table
+from parbyte.base.settings import read_table, to_table
 from parbyte.model.gpt import GPT
-from parbyte.predict.adapter_config import NETWORK_STAGES
+from parbyte.predict.adapter_config import (
+    NETWORK_STAGES,
+    EtlbConfig,
+    LoraConfig,
+    SlotConfig,
+    TemperatureConfig,
+    TTTConfig,
+)
+from parbyte.predict.carried import CarriedPredictor
 from parbyte.predict.config import PredictConfig
+from parbyte.predict.etlb import EtlbPredictor
+from parbyte.predict.lora import LoraPredictor
 from parbyte.predict.neural import NeuralPredictor
 from parbyte.predict.predictor import Predictor
 from parbyte.predict.probe import Probe
+from parbyte.predict.slot import SlotPredictor
+from parbyte.predict.temperature import TemperaturePredictor, fit_temperature
+from parbyte.predict.ttt import TTTPredictor
 from parbyte.text.tokenizer import Tokenizer
 
 
@@ -41,12 +56,7 @@ def build_predictor(artifact: PredictiveArtifact) -> Predictor:
     Raises ArtifactError if its settings are unknown or out of range, ResourceError if its engine's
     compiler is not installed.
     """
-    settings = read_settings(artifact.predict)
-    adapter, stages = _split(settings.stack)
-    predictor = _build_network(artifact.model, settings, adapter)
-    for stage in stages:
-        predictor = _build_row_stage(stage, predictor, artifact.tokenizer)
-    return predictor
+    return _build(artifact, read_settings(artifact.predict), lambda predictor, _: predictor)
 
 
 def build_probed(artifact: PredictiveArtifact) -> tuple[Predictor, list[Probe]]:
@@ -55,34 +65,78 @@ def build_probed(artifact: PredictiveArtifact) -> tuple[Predictor, list[Probe]]:
     Returns the topmost probe, which is the predictor, and all of them from the lowest on.
     Raises what `build_predictor` raises.
     """
+    probes: list[Probe] = []
+
+    def look(predictor: Predictor, name: str) -> Predictor:
+        probes.append(Probe(predictor, name))
+        return probes[-1]
+
+    return _build(artifact, read_settings(artifact.predict), look), probes
+
+
+def fit_stack(artifact: PredictiveArtifact, data_folder: Path) -> dict[str, Any]:
+    """Return an artifact's predictor settings with what its stages fit to training text.
+
+    Each stage is fitted over the stack below it. Raises as build_predictor does, and DataError if
+    there is no training text.
+    """
     settings = read_settings(artifact.predict)
-    adapter, stages = _split(settings.stack)
-    name = "network" if adapter is None else f"network, {adapter.kind}"
-    probes = [Probe(_build_network(artifact.model, settings, adapter), name)]
-    for stage in stages:
-        probes.append(Probe(_build_row_stage(stage, probes[-1], artifact.tokenizer), stage.kind))
-    return probes[-1], probes
+    for place, stage in enumerate(settings.stack):
+        if isinstance(stage, TemperatureConfig) and stage.fit_tokens:
+            below = replace(settings, stack=settings.stack[:place])
+            predictor = _build(artifact, below, lambda predictor, _: predictor)
+            fitted = fit_temperature(predictor, stage, data_folder)
+            stack = (*settings.stack[:place], fitted, *settings.stack[place + 1 :])
+            settings = replace(settings, stack=stack)
+    return to_table(settings)
 
 
-def _split(stack: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
-    """Return the stage that adapts the network, or None, and the stages over it."""
-    is_adapted = bool(stack) and stack[0].kind in NETWORK_STAGES
-    return (stack[0], stack[1:]) if is_adapted else (None, stack)
+def _build(
+    artifact: PredictiveArtifact,
+    settings: PredictConfig,
+    look: Callable[[Predictor, str], Predictor],
+) -> Predictor:
+    """Build from the network upwards; each stage stands on what `look` returns of the one below."""
+    is_adapted = bool(settings.stack) and settings.stack[0].kind in NETWORK_STAGES
+    adapter = settings.stack[0] if is_adapted else None
+    name = f"network, {adapter.kind}" if adapter else "network"
+    predictor = look(_build_network(artifact.model, settings, adapter), name)
+    for stage in settings.stack[is_adapted:]:
+        predictor = look(_build_row_stage(stage, predictor, artifact.tokenizer), stage.kind)
+    return predictor
 
 
 def _build_network(model: GPT, settings: PredictConfig, adapter: Any) -> Predictor:
     """Return the network under its window law, adapting itself if a stage says so."""
+    walk = {"window": settings.window, "stride": settings.stride}
     if settings.engine == "portable":
-        from parbyte.predict.portable import PortablePredictor  # it loads the compiler
+        return _build_portable(model, walk, adapter)
+    if isinstance(adapter, TTTConfig):
+        return TTTPredictor(model, adapter, **walk)
+    if isinstance(adapter, LoraConfig):
+        return LoraPredictor(model, adapter, **walk)
+    if isinstance(adapter, SlotConfig):
+        return SlotPredictor(model, adapter, **walk)
+    if settings.carry:
+        return CarriedPredictor(model, **walk)
+    return NeuralPredictor(model, **walk)
 
-        if adapter is not None:
-            from parbyte.predict.portable_ttt import PortableTTT
 
-            return PortableTTT(model, adapter, window=settings.window, stride=settings.stride)
-        return PortablePredictor(model, window=settings.window, stride=settings.stride)
-    return NeuralPredictor(model, window=settings.window, stride=settings.stride)
+def _build_portable(model: GPT, walk: dict[str, int], adapter: TTTConfig | None) -> Predictor:
+    """Return the network in portable arithmetic; what loads the compiler is imported here."""
+    if adapter is not None:
+        from parbyte.predict.portable_ttt import PortableTTT
+
+        return PortableTTT(model, adapter, **walk)
+    from parbyte.predict.portable import PortablePredictor
+
+    return PortablePredictor(model, **walk)
 
 
 def _build_row_stage(stage: Any, inner: Predictor, tokenizer: Tokenizer) -> Predictor:
     """Return one stage over what stands below it."""
+    if isinstance(stage, EtlbConfig):
+        return EtlbPredictor(inner, stage, tokenizer.bos_id)
+    if isinstance(stage, TemperatureConfig):
+        return TemperaturePredictor(inner, stage)
     raise AssertionError(f"no builder for stage '{stage.kind}'")

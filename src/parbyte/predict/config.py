@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from parbyte.base.settings import require, setting
-from parbyte.predict.adapter_config import NETWORK_STAGES
+from parbyte.predict.adapter_config import ADAPTED_ROWS, NETWORK_STAGES, TORCH_STAGES
 from parbyte.predict.expert_config import ROW_STAGES
 
-STACK: Mapping[str, type] = {**NETWORK_STAGES, **ROW_STAGES}
+STACK: Mapping[str, type] = {**NETWORK_STAGES, **ADAPTED_ROWS, **ROW_STAGES}
 """Kind -> settings of every stage that `predict.stack` may list."""
 
 
@@ -27,6 +27,9 @@ class PredictConfig:
         choices=("torch", "portable"),
         doc="arithmetic of codec and score; portable: the same bits on every machine",
     )
+    carry: bool = setting(
+        False, doc="keep the window's keys and values as it moves (predict.carried), not anew"
+    )
     stack: tuple[Any, ...] = setting(
         (), kinds=STACK, doc="stages over the network, the lowest first; each names its `kind`"
     )
@@ -38,10 +41,23 @@ class PredictConfig:
             got=self.stride,
             want=f"at most predict.window ({self.window})",
         )
+        adapts = bool(self.stack) and self.stack[0].kind in NETWORK_STAGES
+        require(
+            not self.carry or (self.engine == "torch" and not adapts),
+            "predict.carry",
+            got=self.carry,
+            want="false with engine = 'portable' or a stage that adapts the network",
+        )
         for place, stage in enumerate(self.stack):
             require(
                 place == 0 or stage.kind not in NETWORK_STAGES,
                 f"predict.stack[{place}]",
                 got=stage.kind,
                 want="the first stage: it adapts the network itself",
+            )
+            require(
+                self.engine == "torch" or stage.kind not in TORCH_STAGES,
+                "predict.engine",
+                got=self.engine,
+                want=f"'torch' with a stage '{stage.kind}' in predict.stack",
             )

@@ -37,24 +37,32 @@ class NeuralPredictor(Predictor):
     @torch.inference_mode()
     def log_probs(self, tokens_BT: Tensor) -> Tensor:
         """See Predictor. One parallel forward over the context and the chunk's inputs."""
-        num_tokens = tokens_BT.shape[1]
-        hidden_BTD = self._model.hidden(self._inputs(tokens_BT))[:, -num_tokens:]
-        return self._model.logits(hidden_BTD).log_softmax(-1)
+        return self._model.logits(self.hidden(tokens_BT)).log_softmax(-1)
+
+    @torch.inference_mode()
+    def hidden(self, tokens_BT: Tensor) -> Tensor:
+        """Return the hidden states [B, T, D] that `log_probs` turns into rows."""
+        return self._model.hidden(self.inputs(tokens_BT))[:, -tokens_BT.shape[1] :]
 
     @torch.inference_mode()
     def step(self, last_B: Tensor) -> Tensor:
         """See Predictor. One position through the cache."""
+        return self._model.logits(self.step_hidden(last_B)).log_softmax(-1)
+
+    @torch.inference_mode()
+    def step_hidden(self, last_B: Tensor) -> Tensor:
+        """Return the hidden state [B, D] that `step` turns into a row."""
         last_B1 = last_B.to(self._device)[:, None]
         cache = self._cache if self._in_chunk and self._cache else self._open_chunk(len(last_B))
         assert len(self._cached) <= self.chunk, "observe() comes after `chunk` steps"
-        hidden_BTD = self._model.hidden(last_B1, cache)
+        hidden_B1D = self._model.hidden(last_B1, cache)
         self._cached.append(last_B1)
-        return self._model.logits(hidden_BTD[:, 0]).log_softmax(-1)
+        return hidden_B1D[:, 0]
 
     @torch.inference_mode()
     def observe(self, chunk_BT: Tensor) -> None:
         """See Predictor. The window moves on; the cache waits for the next `step`."""
-        inputs_BC = self._inputs(chunk_BT)
+        inputs_BC = self.inputs(chunk_BT)
         self._context_BC = inputs_BC[:, max(0, inputs_BC.shape[1] - self._window + self.chunk) :]
         self._first_B1 = chunk_BT[:, -1:].to(self._device)
         self._in_chunk = False
@@ -63,16 +71,20 @@ class NeuralPredictor(Predictor):
         """See Predictor. Forgets the past; the weights never change."""
         self._context_BC: Tensor | None = None
         self._first_B1: Tensor | None = None
+        self.drop_cache()
+
+    def drop_cache(self) -> None:
+        """Forget what was computed from the weights: they have changed."""
         self._in_chunk = False
         self._cache: Cache | None = None
         self._cached: list[Tensor] = []
 
-    def _inputs(self, tokens_BT: Tensor) -> Tensor:
+    def inputs(self, tokens_BT: Tensor) -> Tensor:
         """Return context and chunk inputs int64[B, C + T]; a chunk's last token is no input."""
-        context_BC, first_B1 = self._past(len(tokens_BT))
+        context_BC, first_B1 = self.past(len(tokens_BT))
         return torch.cat([context_BC, first_B1, tokens_BT[:, :-1].to(self._device)], dim=1)
 
-    def _past(self, num_lanes: int) -> tuple[Tensor, Tensor]:
+    def past(self, num_lanes: int) -> tuple[Tensor, Tensor]:
         """Return the context int64[B, C] and the chunk's first input int64[B, 1]."""
         if self._context_BC is None or self._first_B1 is None:
             bos_B1 = torch.full((num_lanes, 1), self._model.config.bos_id, device=self._device)
@@ -81,7 +93,7 @@ class NeuralPredictor(Predictor):
 
     def _open_chunk(self, num_lanes: int) -> Cache:
         """Make the cache hold the context and nothing else; it often does so already."""
-        context_BC, _ = self._past(num_lanes)
+        context_BC, _ = self.past(num_lanes)
         cache = self._cache or self._model.new_cache(num_lanes, self._window)
         if not self._cached or not torch.equal(torch.cat(self._cached, dim=1), context_BC):
             cache.reset()

@@ -67,3 +67,12 @@ class Predictor(ABC):
         An implementation that keeps the default `step` calls super().restore().
         """
         self._pending = ()
+
+
+def is_padding(last_B1: Tensor, chunk_BT: Tensor, bos_id: int) -> Tensor:
+    """Return bool[B, T]: the tokens that say nothing, the BOS after BOS of an ended lane.
+
+    last_B1: the token before the chunk. The first BOS of an ended lane is the end of its text.
+    """
+    before_BT = torch.cat([last_B1, chunk_BT[:, :-1]], dim=1)
+    return (chunk_BT == bos_id) & (before_BT == bos_id)
