@@ -126,6 +126,14 @@ def test_training_longer_than_the_track_allows_is_refused() -> None:
     assert load_recipe("tiny", ["train.seconds=3 min"]).train.seconds == 180
 
 
+def test_a_stage_that_trains_more_blocks_than_there_are_is_refused(tmp_path: Path) -> None:
+    text = 'track = "tiny"\n[model]\nnum_layers = 2\n[[predict.stack]]\nkind = "ttt"\n'
+    text += 'train = "last"\nlast_blocks = '
+    line = error_of(write(tmp_path, text + "3\n"))
+    assert "'predict.stack[0].last_blocks' is 3" in line and "model.num_layers = 2" in line
+    assert load_recipe(write(tmp_path, text + "2\n")).predict.stack[0].last_blocks == 2
+
+
 def test_a_recipe_with_steps_needs_no_clock() -> None:
     assert load_recipe("tiny", ["train.steps=20", "train.seconds=999"]).train.steps == 20
 

@@ -18,6 +18,7 @@ from parbyte.base.settings import read_table, to_table
 from parbyte.codec.config import CodecConfig
 from parbyte.model.config import ModelConfig
 from parbyte.pack.config import PackConfig
+from parbyte.predict.adapter_config import TTTConfig
 from parbyte.predict.config import PredictConfig
 from parbyte.quant.config import QuantConfig
 from parbyte.text.config import TextConfig
@@ -91,6 +92,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         rooms[section] = read_table(cls, {**values, **changed}, where=where, section=section)
     recipe = Recipe(name=name, track=track, origins=origins, **rooms)
     _check_budget(recipe, str(path))
+    _check_stack(recipe, str(path))
     return recipe
 
 
@@ -192,6 +194,17 @@ def _check_budget(recipe: Recipe, where: str) -> None:
             f"{where}: 'train.seconds' is {recipe.train.seconds:g}, track '{recipe.track.name}' "
             f"allows {limit:g}; lower it or choose another track"
         )
+
+
+def _check_stack(recipe: Recipe, where: str) -> None:
+    num_layers = recipe.model.num_layers
+    for place, stage in enumerate(recipe.predict.stack):
+        trains_last = isinstance(stage, TTTConfig) and stage.train == "last"
+        if trains_last and stage.last_blocks > num_layers:
+            raise RecipeError(
+                f"{where}: 'predict.stack[{place}].last_blocks' is {stage.last_blocks}, "
+                f"must be at most model.num_layers = {num_layers}"
+            )
 
 
 def _toml(value: Any) -> str:

@@ -53,6 +53,17 @@ def test_rows_that_were_never_asked_for_are_learned_from_all_the_same() -> None:
     torch.testing.assert_close(silent, asked, atol=1e-5, rtol=0)
 
 
+def test_rows_of_an_earlier_chunk_of_the_same_tokens_are_not_taken_for_this_ones() -> None:
+    predictor = EtlbPredictor(network(), EtlbConfig(lr=3.0), BOS)
+    tokens_BN = text(2, STRIDE).repeat(1, 4)
+    expected = rows(predictor, tokens_BN)[:, 3 * STRIDE :]
+    predictor.log_probs(tokens_BN[:, :STRIDE])
+    for _ in range(3):
+        predictor.observe(tokens_BN[:, :STRIDE])
+    got = predictor.log_probs(tokens_BN[:, :STRIDE])
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
 def test_it_stands_on_any_predictor_and_lowers_the_price_of_what_repeats() -> None:
     tokens_BN = text(2, 64) % 3 + 1
     index_BN1 = tokens_BN[..., None]

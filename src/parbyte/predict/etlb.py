@@ -35,9 +35,9 @@ class EtlbPredictor(Predictor):
 
     def observe(self, chunk_BT: Tensor) -> None:
         """See Predictor. Move the bias by the chunk that has been scored."""
-        tokens_BT, rows_BTV = self._priced
-        if not torch.equal(tokens_BT, chunk_BT):
-            rows_BTV = self._inner.log_probs(chunk_BT)
+        priced, self._priced = self._priced, None
+        is_priced = priced is not None and torch.equal(priced[0], chunk_BT)
+        rows_BTV = priced[1] if priced and is_priced else self._inner.log_probs(chunk_BT)
         self._inner.observe(chunk_BT)
         chunk_BT = chunk_BT.to(rows_BTV.device)
         if self._last_B1 is None:
@@ -52,7 +52,7 @@ class EtlbPredictor(Predictor):
         self._inner.restore()
         self._bias_V: Tensor | None = None
         self._last_B1: Tensor | None = None
-        self._priced = (torch.empty(0, 0), torch.empty(0, 0, 0))
+        self._priced: tuple[Tensor, Tensor] | None = None
 
     def _tilt(self, rows: Tensor) -> Tensor:
         return rows if self._bias_V is None else (rows + self._bias_V).log_softmax(-1)

@@ -60,7 +60,7 @@ class SlotPredictor(Predictor):
         labels_BF = torch.cat([context_BC[:, 1:], first_B1], dim=1)[:, -focal:]
         last_B1 = context_BC[:, -labels_BF.shape[1] :][:, :1]
         counts_BF = ~is_padding(last_B1, labels_BF, self._model.config.bos_id)
-        self._shift = self._fit(hidden_BFD, labels_BF, counts_BF.to(hidden_BFD.dtype))
+        self._shift = self._fit(hidden_BFD, labels_BF, counts_BF.float())
 
     def restore(self) -> None:
         """See Predictor. No shift."""
@@ -78,8 +78,9 @@ class SlotPredictor(Predictor):
         settings, num_lanes = self._settings, len(labels_BF)
         start = self._shift if settings.warm else None
         if start is None:
-            zeros = hidden_BFD.new_zeros
-            start = zeros(num_lanes, 1, hidden_BFD.shape[-1]), zeros(num_lanes, 1, self.vocab_size)
+            widths = (hidden_BFD.shape[-1], self.vocab_size)
+            delta, bias = (torch.zeros(num_lanes, 1, w, device=hidden_BFD.device) for w in widths)
+            start = (delta, bias)
         # The lanes' losses add up and Adam moves each number by itself, so all lanes go at once;
         # a common line search would tie them together.
         is_lbfgs = settings.optimizer == "lbfgs"
