@@ -19,6 +19,8 @@ from torch import Tensor
 import parbyte.predict
 from parbyte.audit.run import audit
 from parbyte.base.log import Console
+from parbyte.predict.build import build_row_stage
+from parbyte.predict.expert_config import ROW_STAGES
 from parbyte.predict.neural import NeuralPredictor
 from parbyte.predict.portable import PortablePredictor
 from parbyte.predict.predictor import Predictor
@@ -60,6 +62,17 @@ def portable(window: int, stride: int, **changes: object) -> Predictor:
     return PortablePredictor(twins.toy_model(**changes), window=window, stride=stride)
 
 
+def stacked(inner: Predictor, *stages: dict[str, object]) -> Predictor:
+    """Return row stages over a predictor, the lowest first."""
+    for table in stages:
+        config = ROW_STAGES[str(table["kind"])](**table)
+        inner = build_row_stage(config, inner, twins.BOS)
+    return inner
+
+
+MIX = {"kind": "mix", "memory": 1 << 20}
+NGRAM = {"kind": "ngram", "memory": 1 << 20}
+
 HONEST: dict[str, tuple[Callable[[], Predictor], int]] = {
     "neural, sliding": (lambda: neural(12, 4), 12),
     "neural, separate windows": (lambda: neural(16, 16), 16),
@@ -68,6 +81,9 @@ HONEST: dict[str, tuple[Callable[[], Predictor], int]] = {
     "neural, every part of the model": (lambda: neural(16, 8, **EVERYTHING), 16),
     "portable, sliding": (lambda: portable(12, 4), 12),
     "portable, odd sizes, every part": (lambda: portable(23, 9, **EVERYTHING), 23),
+    "mix over portable": (lambda: stacked(portable(12, 4), MIX), 12),
+    "mix over neural": (lambda: stacked(neural(16, 16), MIX), 16),
+    "mix over n-gram posterior over portable": (lambda: stacked(portable(12, 5), NGRAM, MIX), 12),
     "learning online (of the tests)": (twins.OnlineBigram, 0),
 }
 """Name -> (how to make it, its window or 0). Every predictor of the package must be here."""

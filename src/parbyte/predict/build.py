@@ -46,7 +46,7 @@ def build_predictor(artifact: PredictiveArtifact, *, num_stages: int | None = No
     adapter = stack.pop(0) if stack and stack[0].kind in NETWORK_STAGES else None
     predictor = _build_network(artifact.model, settings, adapter)
     for stage in stack:
-        predictor = _build_row_stage(stage, predictor, artifact.tokenizer)
+        predictor = build_row_stage(stage, predictor, artifact.tokenizer.bos_id)
     return predictor
 
 
@@ -59,6 +59,9 @@ def _build_network(model: GPT, settings: PredictConfig, adapter: Any) -> Predict
     return NeuralPredictor(model, window=settings.window, stride=settings.stride)
 
 
-def _build_row_stage(stage: Any, inner: Predictor, tokenizer: Tokenizer) -> Predictor:
+def build_row_stage(stage: Any, inner: Predictor, bos_id: int) -> Predictor:
     """Return one stage over what stands below it."""
-    raise AssertionError(f"no builder for stage '{stage.kind}'")
+    from parbyte.predict.mix import MixPredictor, posterior  # it loads the compiler
+
+    config = posterior(stage) if stage.kind == "ngram" else stage
+    return MixPredictor(inner, config, bos_id)

@@ -1,0 +1,183 @@
+"""Experts that learn from the scored text, mixed with the row below; the law: kernels.mixing.
+
+Shapes: B lanes, T positions, V vocab, S stores, I inputs, R rows of weights, Q states.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parbyte.kernels.portable.counts import (
+    COUNT,
+    MAX_ORDER,
+    MOST_WRITES,
+    WIDTH,
+    forget_,
+    new_table,
+    undo_,
+)
+from parbyte.kernels.portable.evidence import GROUPS, METHODS, STATES, Evidence, Experts
+from parbyte.kernels.portable.mixing import PICKED, ROWS, Mixer, walk_
+from parbyte.predict.expert_config import MatchExpert, MixConfig, NgramConfig, NgramExpert
+from parbyte.predict.predictor import Predictor
+from parbyte.predict.row_stage import RowStage
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+_HISTORY_SHARE = 16
+"""One part in so many of the memory is the history."""
+_PIECE = 256
+"""Positions of a walk between two looks at the undo log's room."""
+
+
+class MixPredictor(RowStage):
+    """Experts and the row below in one log-linear mixture, its weights learned as it goes."""
+
+    def __init__(self, inner: Predictor, config: MixConfig, bos_id: int) -> None:
+        self._config, self._bos_id = config, bos_id
+        super().__init__(inner)
+
+    def _open(self, num_lanes: int) -> None:
+        config, shape = self._config, (num_lanes, self.vocab_size)
+        self._experts = _new_experts(config, num_lanes, self.chunk, self._bos_id)
+        num_sources = len(self._experts.orders) * GROUPS + 1
+        self._evidence = _new_evidence(num_sources, *shape)
+        self._mixer = _new_mixer(config, num_sources, *shape)
+        self._saved = [array.copy() for array in self._small()]
+
+    def _predict(self, rows_B1V: Floats) -> Floats:
+        out_B1V = np.empty_like(rows_B1V)
+        no_tokens = np.empty((self._num_lanes, 0), np.int64)
+        walk_(self._mixer, self._experts, self._evidence, no_tokens, rows_B1V, out_B1V, 0, 1)
+        return out_B1V
+
+    def _learn(self, tokens_B1: Ints) -> None:
+        no_rows = np.empty((self._num_lanes, 0, self.vocab_size), np.float32)
+        self._make_room(1)
+        walk_(self._mixer, self._experts, self._evidence, tokens_B1, no_rows, no_rows, 0, 1)
+
+    def _walk(self, tokens_BT: Ints, rows_BTV: Floats) -> Floats:
+        out_BTV, length = np.empty_like(rows_BTV), tokens_BT.shape[1]
+        for start in range(0, length, _PIECE):
+            stop = min(start + _PIECE, length)
+            self._make_room(stop - start)
+            state = self._mixer, self._experts, self._evidence
+            walk_(*state, tokens_BT, rows_BTV, out_BTV, start, stop)
+        return out_BTV
+
+    def _rewind(self) -> None:
+        undo_(self._experts.cells, self._experts.undo)
+        for array, saved in zip(self._small(), self._saved, strict=True):
+            array[:] = saved
+
+    def _settle(self) -> None:
+        experts = self._experts
+        experts.undo[0, 0] = 0
+        next_end = experts.length[0] + self._num_lanes * self.chunk
+        is_full = experts.cells[COUNT] > len(experts.cells) // WIDTH * 3 // 4
+        if is_full or next_end > len(experts.history):
+            self._make_room(1)
+            experts = self._experts
+            experts.length[0] = forget_(
+                experts.cells,
+                experts.undo,
+                experts.history,
+                experts.length[0],
+                experts.num_lanes,
+                experts.bos_id,
+                experts.orders,
+                experts.skips,
+            )
+        for array, saved in zip(self._small(), self._saved, strict=True):
+            saved[:] = array
+
+    def _small(self) -> list[NDArray[Any]]:
+        """Return the state that is copied to be gone back to; the counts have their undo log."""
+        mixer, experts = self._mixer, self._experts
+        weights = [mixer.weights_RI, mixer.squares_RI, mixer.bonus_Q, mixer.bonus_squares_Q]
+        return [*weights, experts.hits, experts.tries, experts.length]
+
+    def _make_room(self, num_positions: int) -> None:
+        """Let the undo log hold what so many positions can change."""
+        experts, used = self._experts, int(self._experts.undo[0, 0]) + 1
+        tokens = num_positions * experts.num_lanes
+        most = used + tokens * len(experts.orders) * MOST_WRITES
+        if most > len(experts.undo):
+            longer = np.empty((2 * most, 2), np.int64)
+            longer[:used] = experts.undo[:used]
+            self._experts = experts._replace(undo=longer)
+
+
+def posterior(config: NgramConfig) -> MixConfig:
+    """Return the mixture that is an n-gram expert's exact posterior: weights of 1 that stay."""
+    expert = NgramExpert(
+        order=config.order,
+        lowest=config.lowest,
+        method=config.method,
+        concentration=config.concentration,
+        discount=config.discount,
+    )
+    return MixConfig(
+        experts=(expert,), memory=config.memory, rate=0.0, bonus_rate=0.0, start_weight=1.0
+    )
+
+
+def _new_experts(config: MixConfig, num_lanes: int, chunk: int, bos_id: int) -> Experts:
+    """Return experts that have seen nothing, in the memory that they may take."""
+    ngrams = [expert for expert in config.experts if isinstance(expert, NgramExpert)]
+    match = next((e.min_length for e in config.experts if isinstance(e, MatchExpert)), 0)
+    history = max(config.memory // _HISTORY_SHARE // 4, 2 * num_lanes * (chunk + 1))
+    num_records = (config.memory - config.memory // _HISTORY_SHARE) // (4 * WIDTH)
+    strengths = [e.discount if e.method == "kneser-ney" else e.concentration for e in ngrams]
+    return Experts(
+        cells=new_table(num_records),
+        undo=np.zeros((1, 2), np.int64),
+        history=np.full(history, bos_id, np.int32),
+        length=np.array([num_lanes]),
+        orders=np.array([expert.order for expert in ngrams]),
+        skips=np.array([expert.skip for expert in ngrams]),
+        methods=np.array([METHODS.index(expert.method) for expert in ngrams]),
+        strengths=np.array(strengths),
+        lowest=np.array([expert.lowest for expert in ngrams]),
+        match=match,
+        hits=np.zeros(MAX_ORDER + 1),
+        tries=np.zeros(MAX_ORDER + 1),
+        num_lanes=num_lanes,
+        bos_id=bos_id,
+    )
+
+
+def _new_evidence(num_sources: int, num_lanes: int, vocab_size: int) -> Evidence:
+    shape = (num_lanes, vocab_size)
+    return Evidence(
+        tokens_BC=np.zeros(shape, np.int32),
+        slots_BV=np.full(shape, -1, np.int32),
+        ratios_BC=np.zeros(shape, np.float32),
+        inputs_BCI=np.zeros((*shape, 1 + num_sources), np.float32),
+        states_BCK=np.zeros((*shape, num_sources), np.int32),
+        facts_B4=np.zeros((num_lanes, 4), np.int64),
+        path_BK=np.zeros((num_lanes, MAX_ORDER + 1), np.int64),
+    )
+
+
+def _new_mixer(config: MixConfig, num_sources: int, num_lanes: int, vocab_size: int) -> Mixer:
+    weights_RI = np.zeros((ROWS, 1 + num_sources), np.float32)
+    weights_RI[0] = config.start_weight
+    weights_RI[0, 0] = 1.0
+    num_states = num_sources * STATES
+    return Mixer(
+        weights_RI=weights_RI,
+        squares_RI=np.ones_like(weights_RI),
+        bonus_Q=np.zeros(num_states, np.float32),
+        bonus_squares_Q=np.ones(num_states, np.float32),
+        rate=config.rate,
+        bonus_rate=config.bonus_rate,
+        picked_BP=np.zeros((num_lanes, PICKED), np.int64),
+        expected_BI=np.zeros((num_lanes, 1 + num_sources)),
+        expected_BQ=np.zeros((num_lanes, num_states)),
+        below_BV=np.zeros((num_lanes, vocab_size), np.float32),
+        slopes_RI=np.zeros(weights_RI.shape),
+        slopes_Q=np.zeros(num_states),
+    )
