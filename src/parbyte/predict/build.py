@@ -61,7 +61,9 @@ def _build_network(model: GPT, settings: PredictConfig, adapter: Any) -> Predict
 
 def build_row_stage(stage: Any, inner: Predictor, bos_id: int) -> Predictor:
     """Return one stage over what stands below it."""
-    from parbyte.predict.mix import MixPredictor, posterior  # it loads the compiler
+    from parbyte.predict.mix import MixPredictor  # they load the compiler
+    from parbyte.predict.sse import SsePredictor
 
-    config = posterior(stage) if stage.kind == "ngram" else stage
-    return MixPredictor(inner, config, bos_id)
+    if stage.kind == "sse":
+        return SsePredictor(inner, stage, bos_id)
+    return MixPredictor(inner, stage, bos_id)

@@ -1,14 +1,15 @@
 """What the experts say about a position: inputs that are zero for nearly all tokens.
 
-An expert that backs off to the row below it differs from it by one factor, but for the few tokens
-that it has seen. So each expert, and each order of an n-gram expert, is an input f(v) = log of the
-ratio to what stands below it, of the tokens it has seen; the factor falls out when the row is
-normalised. All inputs at weight 1 are the experts' exact posterior:
-    q_k(v) = (a(v) + c q_{k-1}(v)) / (sum a + c),    f_k(v) = log(1 + a(v) / (c q_{k-1}(v))).
-Beside the inputs each candidate has states, one a group of orders: how often it was seen and how
-often others were. A learned bonus belongs to each state.
+An expert that backs off to the row below it differs from it by one factor, its share, but for the
+tokens that it has seen. So an expert i is a share and an input, and its distribution is
+    q_i(v) = share_i p(v) exp(f_i(v)),    f_i(v) = 0 where it has not seen v.
+N-gram contexts stand in a chain, each on the shorter one, the shortest on the row below:
+    q_k(v) = (a(v) + c q_{k-1}(v)) / (sum a + c),    f_k(v) = log(1 + a(v) / (c q_{k-1}(v))),
+with a and c by the smoothing method; the sum of all f_k and the product of their shares are those
+of the chain's posterior. Beside its inputs each candidate has states, one a group of orders: how
+often it was seen and how often others were.
 
-Shapes: B lanes, V vocab, C candidates (at most V), I inputs, G groups, S stores, Q states.
+Shapes: B lanes, V vocab, C candidates (at most V), I inputs, K groups of all tries, and the match.
 """
 
 from typing import NamedTuple
@@ -36,6 +37,10 @@ STATES = 60
 METHODS = ("dirichlet", "witten-bell", "ppmd", "kneser-ney")
 _DIRICHLET, _WITTEN_BELL, _PPMD, _KNESER_NEY = 0, 1, 2, 3
 
+_LARGEST_UNIT = 1e16
+_SMALLEST_SHARE = 1e-15
+"""Of the shorter contexts: below it they count no less, so that no ratio overflows."""
+
 _ZERO, _ONE = np.float32(0), np.float32(1)
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -43,11 +48,13 @@ Ints = NDArray[np.int64]
 
 
 class Experts(NamedTuple):
-    """Which experts there are, and the counts below them.
+    """Which experts there are, and what they have seen.
 
     Trie s has order, tokens left out, method, strength and lowest order. strength: dirichlet's
     concentration, kneser-ney's discount. match: shortest match, 0: no match expert. hits, tries:
-    of each length of a match. length: tokens of the history.
+    of each length of a match. length: tokens of the history. recent_V: each token's fading count,
+    in units of recent[0]; recent[1]: their sum. fading: what is left after one step, 0: no such
+    expert.
     """
 
     cells: Cells
@@ -62,6 +69,10 @@ class Experts(NamedTuple):
     match: int
     hits: Doubles
     tries: Doubles
+    recent_V: Floats
+    recent: Doubles
+    fading: float
+    concentration: float
     num_lanes: int
     bos_id: int
 
@@ -69,8 +80,9 @@ class Experts(NamedTuple):
 class Evidence(NamedTuple):
     """Every lane's candidates with their inputs and states, from prediction to learning.
 
-    slots: a token's place among the candidates, -1: it is none. facts: the number of candidates,
-    the longest context's order, the match's length and its token.
+    slots: a token's place among the candidates, -1: it is none. recent_BV: input of the fading
+    counts, of all tokens. facts: the number of candidates, the longest context's order, the match's
+    length and its token. shares: of the chain, the match and the fading counts.
     """
 
     tokens_BC: Cells
@@ -78,11 +90,14 @@ class Evidence(NamedTuple):
     ratios_BC: Floats
     inputs_BCI: Floats
     states_BCK: Cells
+    recent_BV: Floats
     facts_B4: Ints
+    shares_B3: Doubles
     path_BK: Ints
 
 
 NUM, ORDER, MATCH_LENGTH, MATCH_TOKEN = 0, 1, 2, 3
+CHAIN, MATCH, RECENT = 0, 1, 2
 
 
 @compiled()
@@ -202,7 +217,8 @@ def gather_(experts: Experts, prob_V: Floats, evidence: Evidence, lane: int) -> 
     for slot in range(evidence.facts_B4[lane, NUM]):
         evidence.slots_BV[lane, evidence.tokens_BC[lane, slot]] = -1
     evidence.facts_B4[lane, :] = 0
-    path_K = evidence.path_BK[lane]
+    evidence.shares_B3[lane, :] = 1.0
+    path_K, kappa = evidence.path_BK[lane], 1.0
     for trie in range(len(experts.orders)):
         top = walk_contexts(
             experts.cells,
@@ -215,14 +231,17 @@ def gather_(experts: Experts, prob_V: Floats, evidence: Evidence, lane: int) -> 
             experts.skips[trie],
             path_K,
         )
-        kappa = 1.0
         for order in range(experts.lowest[trie], top + 1):
             node = path_K[order]
             kappa *= _gather_level_(experts, trie, order, node, kappa, prob_V, evidence, lane)
+            kappa = max(kappa, _SMALLEST_SHARE)
         if trie == 0:
             evidence.facts_B4[lane, ORDER] = max(top, 0)
             if experts.match > 0 and top >= experts.match:
                 _note_match_(experts, path_K[top], top, prob_V, evidence, lane)
+    evidence.shares_B3[lane, CHAIN] = kappa
+    if experts.fading > 0.0:
+        _note_recent_(experts, prob_V, evidence, lane)
 
 
 @compiled()
@@ -243,5 +262,39 @@ def _note_match_(
     gain = np.float32(hit / ((1.0 - hit) * np.float64(prob_V[token])))
     evidence.inputs_BCI[lane, slot, 1 + source] = log32(_ONE + gain)
     evidence.states_BCK[lane, slot, source] = source * STATES + length
+    evidence.shares_B3[lane, MATCH] = 1.0 - hit
     evidence.facts_B4[lane, MATCH_LENGTH] = length
     evidence.facts_B4[lane, MATCH_TOKEN] = token
+
+
+@compiled()
+def _note_recent_(experts: Experts, prob_V: Floats, evidence: Evidence, lane: int) -> None:
+    """Write the input of the fading counts: the posterior of one Dirichlet level."""
+    weight, out_V = experts.concentration, evidence.recent_BV[lane]
+    factor = np.float32(1.0 / (weight * experts.recent[0]))
+    for v in range(len(out_V)):
+        out_V[v] = log32(_ONE + experts.recent_V[v] * factor / prob_V[v])
+    evidence.shares_B3[lane, RECENT] = weight / (weight + experts.recent[1])
+
+
+@compiled()
+def fade_(experts: Experts) -> None:
+    """Let all counts fade by one step of time: the unit grows instead."""
+    experts.recent[0] /= experts.fading
+    experts.recent[1] *= experts.fading
+    if experts.recent[0] > _LARGEST_UNIT:
+        for v in range(len(experts.recent_V)):
+            experts.recent_V[v] *= np.float32(1.0 / _LARGEST_UNIT)
+        experts.recent[0] /= _LARGEST_UNIT
+
+
+@compiled()
+def note_token_(experts: Experts, evidence: Evidence, lane: int, token: int) -> None:
+    """Learn a token: the fading counts, and how often matches of this length are right."""
+    if experts.fading > 0.0:
+        experts.recent_V[token] += np.float32(experts.recent[0])
+        experts.recent[1] += 1.0
+    length = evidence.facts_B4[lane, MATCH_LENGTH]
+    if length > 0:
+        experts.tries[length] += 1.0
+        experts.hits[length] += 1.0 if evidence.facts_B4[lane, MATCH_TOKEN] == token else 0.0
