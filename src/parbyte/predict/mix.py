@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from parbyte.base.errors import ResourceError
 from parbyte.kernels.portable.counts import (
     COUNT,
     MAX_ORDER,
@@ -59,6 +60,10 @@ class MixPredictor(RowStage):
         self._tilt = config if isinstance(config, TiltConfig) else None
         self._bos_id = bos_id
         super().__init__(inner)
+
+    def count_bytes(self) -> int:
+        """Return the bytes that counts and history take now."""
+        return self._experts.cells.nbytes + self._experts.history.nbytes if self._num_lanes else 0
 
     def _open(self, num_lanes: int) -> None:
         shape = (num_lanes, self.vocab_size)
@@ -164,7 +169,13 @@ def _new_experts(
     ngrams = [expert for expert in config.experts if isinstance(expert, NgramExpert)]
     match, recent = _one(config, MatchExpert), _one(config, RecentExpert)
     history = max(config.memory // _HISTORY_SHARE // 4, 2 * num_lanes * (chunk + 1))
-    num_records = (config.memory - config.memory // _HISTORY_SHARE) // (4 * WIDTH)
+    if 8 * history > config.memory:
+        raise ResourceError(
+            f"stage '{config.kind}': {num_lanes} lanes with {chunk} tokens between two looks need "
+            f"a memory of {8 * history:,} bytes, it is {config.memory:,}: raise 'memory', or lower "
+            f"'codec.lanes' or 'predict.stride'"
+        )
+    num_records = (config.memory - 4 * history) // (4 * WIDTH)
     strengths = [e.discount if e.method == "kneser-ney" else e.concentration for e in ngrams]
     return Experts(
         cells=new_table(num_records),

@@ -63,7 +63,6 @@ def calibrate_(
     for t in range(num_positions):
         if rows_BTV.shape[1] > 0:
             for b in range(len(rows_BTV)):
-                out_BTV[b, t] = rows_BTV[b, t]
                 _correct_(state, b, rows_BTV[b, t], out_BTV[b, t])
         if tokens_BT.shape[1] > 0:
             _learn_(state, tokens_BT, t)

@@ -114,7 +114,7 @@ def older_token(history_H: Cells, place: int, order: int, lanes: int, bos_id: in
     at = place - order * lanes
     if at < 0 or (order > 1 and history_H[at + lanes] == bos_id):
         return NONE
-    return history_H[at]
+    return np.int64(history_H[at])
 
 
 @compiled()
@@ -142,7 +142,7 @@ def _count_(cells: Cells, undo: Ints, node: int, token: int, place: int) -> int:
         put_(cells, undo, cell + COUNT, cells[cell + COUNT] + 1)
         put_(cells, undo, cell + LAST, place)
         return cell
-    added = _add_(cells, undo, follower_key(node), token, cells[node + HEAD], place)
+    added = _add_(cells, undo, follower_key(node), token, np.int64(cells[node + HEAD]), place)
     put_(cells, undo, node + HEAD, added)
     put_(cells, undo, node + KINDS, cells[node + KINDS] + 1)
     put_(cells, undo, node + LONGER, cells[node + LONGER] + 1)
@@ -165,10 +165,10 @@ def learn_place_(
 
     skip: tokens left out between a context and what follows it.
     """
-    token, before = history_H[place], place - skip * lanes
+    token, before = np.int64(history_H[place]), place - skip * lanes
     node, follower = root_of(cells, trie), NONE
     if node < 0:
-        node = _add_(cells, undo, _ROOT_KEY, trie, LEAF, place)
+        node = _add_(cells, undo, _ROOT_KEY, trie, np.int64(LEAF), place)
     else:
         _open_if_leaf_(cells, undo, history_H, node, 0, lanes, bos_id, order, skip)
         follower = _count_(cells, undo, node, token, place)
@@ -180,7 +180,7 @@ def learn_place_(
         is_new = child < 0
         below = NONE
         if is_new:
-            child = _add_(cells, undo, context_key(node), older, LEAF, place)
+            child = _add_(cells, undo, context_key(node), older, np.int64(LEAF), place)
         else:
             _open_if_leaf_(cells, undo, history_H, child, length, lanes, bos_id, order, skip)
             below = _count_(cells, undo, child, token, place)
@@ -207,13 +207,15 @@ def _open_if_leaf_(
     """Turn a leaf into a node with one follower and, below it, the leaf of one token more."""
     if cells[node + HEAD] != LEAF:
         return
-    once = cells[node + LAST]
-    follower = _add_(cells, undo, follower_key(node), history_H[once], NONE, once)
+    once = np.int64(cells[node + LAST])
+    follower = _add_(
+        cells, undo, follower_key(node), np.int64(history_H[once]), np.int64(NONE), once
+    )
     put_(cells, undo, node + HEAD, follower)
     if length < order:
         older = older_token(history_H, once - skip * lanes, length + 1, lanes, bos_id)
         if older != NONE:
-            _add_(cells, undo, context_key(node), older, LEAF, once)
+            _add_(cells, undo, context_key(node), older, np.int64(LEAF), once)
 
 
 @compiled()

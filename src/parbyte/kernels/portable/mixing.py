@@ -60,20 +60,22 @@ def walk_(
     for t in range(start, stop):
         if rows_BTV.shape[1] > 0:
             for b in range(len(rows_BTV)):
-                mixer.below_BV[b, :] = rows_BTV[b, t]
-                _predict_(mixer, experts, evidence, b, out_BTV[b, t])
+                _predict_(mixer, experts, evidence, b, rows_BTV[b, t], out_BTV[b, t])
         if tokens_BT.shape[1] > 0:
             _learn_(mixer, experts, evidence, tokens_BT, t)
 
 
 @compiled()
-def _predict_(mixer: Mixer, experts: Experts, evidence: Evidence, b: int, out_V: Floats) -> None:
+def _predict_(
+    mixer: Mixer, experts: Experts, evidence: Evidence, b: int, row_V: Floats, out_V: Floats
+) -> None:
     """Write one lane's mixed row."""
     below_V = mixer.below_BV[b]
     prob_V, weight_V = np.empty_like(below_V), np.empty_like(below_V)
     for v in range(len(below_V)):
-        prob = exp(below_V[v])
-        weight_V[v] = prob * below_V[v]
+        below_V[v] = row_V[v]
+        prob = exp(row_V[v])
+        weight_V[v] = prob * row_V[v]
         prob_V[v] = _SMALLEST if prob < _SMALLEST else prob
     entropy = -total(weight_V)
     gather_(experts, prob_V, evidence, b)

@@ -21,7 +21,8 @@ BETA, CONFIDENCE, MIN_COUNT = 0, 1, 2
 def tilt_row_(mixer: Mixer, experts: Experts, evidence: Evidence, b: int, out_V: Floats) -> None:
     """Write one lane's row: the longest context with a sure follower gives the hint."""
     cells, below_V = experts.cells, mixer.below_BV[b]
-    out_V[:] = below_V
+    for v in range(len(out_V)):
+        out_V[v] = below_V[v]
     for order in range(evidence.facts_B4[b, ORDER], experts.lowest[0] - 1, -1):
         node = evidence.path_BK[b, order]
         hint, best, count = experts.history[cells[node + LAST]], 1, cells[node + COUNT]
