@@ -27,8 +27,10 @@ from parbyte.predict.adapter_config import (
     TemperatureConfig,
     TTTConfig,
 )
+from parbyte.predict.build import build_row_stage
 from parbyte.predict.carried import CarriedPredictor
 from parbyte.predict.etlb import EtlbPredictor
+from parbyte.predict.expert_config import ROW_STAGES
 from parbyte.predict.lora import LoraPredictor
 from parbyte.predict.neural import NeuralPredictor
 from parbyte.predict.portable import PortablePredictor
@@ -105,6 +107,18 @@ TEMPERATURES = TemperatureConfig(
     weights=(0.5, 0.5, 0.2, 0.8, 1, 0),
 )
 
+
+def stacked(inner: Predictor, *stages: dict[str, object]) -> Predictor:
+    """Return row stages over a predictor, the lowest first."""
+    for table in stages:
+        config = ROW_STAGES[str(table["kind"])](**table)
+        inner = build_row_stage(config, inner, twins.BOS)
+    return inner
+
+
+MIX = {"kind": "mix", "memory": 1 << 20}
+NGRAM = {"kind": "ngram", "memory": 1 << 20}
+
 HONEST: dict[str, tuple[Callable[[], Predictor], int]] = {
     "neural, sliding": (lambda: neural(12, 4), 12),
     "neural, separate windows": (lambda: neural(16, 16), 16),
@@ -145,6 +159,9 @@ HONEST: dict[str, tuple[Callable[[], Predictor], int]] = {
         lambda: TemperaturePredictor(neural(24, 16), TEMPERATURES),
         24,
     ),
+    "mix over portable": (lambda: stacked(portable(12, 4), MIX), 12),
+    "mix over neural": (lambda: stacked(neural(16, 16), MIX), 16),
+    "mix over n-gram posterior over portable": (lambda: stacked(portable(12, 5), NGRAM, MIX), 12),
     "learning online (of the tests)": (twins.OnlineBigram, 0),
 }
 """Name -> (how to make it, its window or 0). Every predictor of the package must be here."""

@@ -19,6 +19,7 @@ from parbyte.predict.adapter_config import (
 from parbyte.predict.carried import CarriedPredictor
 from parbyte.predict.config import PredictConfig
 from parbyte.predict.etlb import EtlbPredictor
+from parbyte.predict.expert_config import SseConfig
 from parbyte.predict.lora import LoraPredictor
 from parbyte.predict.neural import NeuralPredictor
 from parbyte.predict.predictor import Predictor
@@ -102,7 +103,8 @@ def _build(
     name = f"network, {adapter.kind}" if adapter else "network"
     predictor = look(_build_network(artifact.model, settings, adapter), name)
     for stage in settings.stack[is_adapted:]:
-        predictor = look(_build_row_stage(stage, predictor, artifact.tokenizer), stage.kind)
+        stage_over = build_row_stage(stage, predictor, artifact.tokenizer.bos_id)
+        predictor = look(stage_over, stage.kind)
     return predictor
 
 
@@ -133,10 +135,15 @@ def _build_portable(model: GPT, walk: dict[str, int], adapter: TTTConfig | None)
     return PortablePredictor(model, **walk)
 
 
-def _build_row_stage(stage: Any, inner: Predictor, tokenizer: Tokenizer) -> Predictor:
+def build_row_stage(stage: Any, inner: Predictor, bos_id: int) -> Predictor:
     """Return one stage over what stands below it."""
     if isinstance(stage, EtlbConfig):
-        return EtlbPredictor(inner, stage, tokenizer.bos_id)
+        return EtlbPredictor(inner, stage, bos_id)
     if isinstance(stage, TemperatureConfig):
         return TemperaturePredictor(inner, stage)
-    raise AssertionError(f"no builder for stage '{stage.kind}'")
+    from parbyte.predict.mix import MixPredictor  # they load the compiler
+    from parbyte.predict.sse import SsePredictor
+
+    if isinstance(stage, SseConfig):
+        return SsePredictor(inner, stage, bos_id)
+    return MixPredictor(inner, stage, bos_id)

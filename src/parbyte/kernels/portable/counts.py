@@ -1,0 +1,297 @@
+"""Exact counts of what followed each context: a suffix trie that grows where contexts repeat.
+
+A context is read backwards: its node's parent is the context one token shorter. A context seen once
+is a leaf; it holds only the place of its occurrence, and the history holds the rest. The second
+occurrence opens the leaf. So a text costs a few records a token, whatever the highest order.
+
+All lanes share the counts, and which lane is which does not matter. The history is t-major: the
+token before place p is at p - lanes. A context ends at BOS: none reaches back across a document's
+start. Several tries (of contexts with other tokens left out) share one history and one table.
+
+Records live in one table with open addressing; the key is a pair (node, token), stored whole.
+
+field     context                             follower of a context
+KEY       2 * parent + 2                      2 * node + 3
+TOKEN     the context's oldest token          the follower
+HEAD      newest follower, or LEAF            next older follower, or NONE
+COUNT     occurrences                         occurrences
+KINDS     distinct followers                  contexts one token longer that it followed
+LAST      place of a newest occurrence        place of a newest occurrence
+LONGER    sum of its followers' KINDS         -
+The first record belongs to the table: its COUNT is the number of records in use.
+Shapes: N cells, H history, J entries of the undo log, K orders.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parbyte.kernels.portable.jit import compiled
+
+WIDTH = 8
+"""Cells of a record: 32 bytes."""
+KEY, TOKEN, HEAD, COUNT, KINDS, LAST, LONGER = 0, 1, 2, 3, 4, 5, 6
+NONE, LEAF = -1, -2
+MAX_ORDER = 22
+MOST_RECORDS = 2 * MAX_ORDER + 4
+"""New records that one token can ask for in one trie."""
+MOST_WRITES = (WIDTH + 1) * MOST_RECORDS + 8 * (MAX_ORDER + 1)
+"""Cells that one token can change in one trie."""
+_OWN_KEY, _ROOT_KEY = -1, 1
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_SECOND = np.uint64(0xC2B2AE3D27D4EB4F)
+_SHIFT, _HALF = np.uint64(29), np.uint64(32)
+
+Cells = NDArray[np.int32]
+Ints = NDArray[np.int64]
+
+
+def new_table(num_records: int) -> Cells:
+    """Return an empty table, int32[N]."""
+    cells = np.zeros(num_records * WIDTH, np.int32)
+    cells[KEY] = _OWN_KEY
+    cells[COUNT] = 1
+    return cells
+
+
+@compiled()
+def put_(cells: Cells, undo: Ints, cell: int, value: int) -> None:
+    """Write a cell, and log what it held. undo: int64[J, 2]; its first entry counts the others."""
+    entry = undo[0, 0] + 1
+    undo[entry, 0] = cell
+    undo[entry, 1] = cells[cell]
+    undo[0, 0] = entry
+    cells[cell] = value
+
+
+@compiled(is_entry=True)
+def undo_(cells: Cells, undo: Ints) -> None:
+    """Take back every change in the log."""
+    for entry in range(undo[0, 0], 0, -1):
+        cells[undo[entry, 0]] = undo[entry, 1]
+    undo[0, 0] = 0
+
+
+@compiled()
+def find(cells: Cells, key: int, token: int) -> int:
+    """Return the cell where the record of a key begins, or -1 - the free one where it would.
+
+    Updates and queries both come here: there is no other way from a context to its counts.
+    """
+    num_records = len(cells) // WIDTH
+    mixed = np.uint64(key) * _MULTIPLIER + np.uint64(token) * _SECOND
+    mixed = (mixed ^ (mixed >> _SHIFT)) * _MULTIPLIER
+    record = np.int64(((mixed >> _HALF) * np.uint64(num_records)) >> _HALF)
+    while True:
+        cell = record * WIDTH
+        if cells[cell + KEY] == 0:
+            return -1 - cell
+        if cells[cell + KEY] == key and cells[cell + TOKEN] == token:
+            return cell
+        record = record + 1 if record + 1 < num_records else 0
+
+
+@compiled()
+def root_of(cells: Cells, trie: int) -> int:
+    """Return the cell of a trie's root, the context of no tokens; negative if there is none."""
+    return find(cells, _ROOT_KEY, trie)
+
+
+@compiled()
+def context_key(node: int) -> int:
+    """Return the key of the contexts one token longer than a node's."""
+    return 2 * (node // WIDTH) + 2
+
+
+@compiled()
+def follower_key(node: int) -> int:
+    """Return the key of a node's followers."""
+    return 2 * (node // WIDTH) + 3
+
+
+@compiled()
+def older_token(history_H: Cells, place: int, order: int, lanes: int, bos_id: int) -> int:
+    """Return the oldest of so many tokens before a place, or NONE if the document began later."""
+    at = place - order * lanes
+    if at < 0 or (order > 1 and history_H[at + lanes] == bos_id):
+        return NONE
+    return np.int64(history_H[at])
+
+
+@compiled()
+def _add_(cells: Cells, undo: Ints, key: int, token: int, head: int, place: int) -> int:
+    """Write a record that occurred once; return its cell."""
+    cell = -1 - find(cells, key, token)
+    put_(cells, undo, cell + KEY, key)
+    put_(cells, undo, cell + TOKEN, token)
+    put_(cells, undo, cell + HEAD, head)
+    put_(cells, undo, cell + COUNT, 1)
+    put_(cells, undo, cell + KINDS, 1)
+    put_(cells, undo, cell + LAST, place)
+    put_(cells, undo, cell + LONGER, 1)
+    put_(cells, undo, COUNT, cells[COUNT] + 1)
+    return cell
+
+
+@compiled()
+def _count_(cells: Cells, undo: Ints, node: int, token: int, place: int) -> int:
+    """Count a follower of an open node; return its cell, or NONE if it is new there."""
+    put_(cells, undo, node + COUNT, cells[node + COUNT] + 1)
+    put_(cells, undo, node + LAST, place)
+    cell = find(cells, follower_key(node), token)
+    if cell >= 0:
+        put_(cells, undo, cell + COUNT, cells[cell + COUNT] + 1)
+        put_(cells, undo, cell + LAST, place)
+        return cell
+    added = _add_(cells, undo, follower_key(node), token, np.int64(cells[node + HEAD]), place)
+    put_(cells, undo, node + HEAD, added)
+    put_(cells, undo, node + KINDS, cells[node + KINDS] + 1)
+    put_(cells, undo, node + LONGER, cells[node + LONGER] + 1)
+    return NONE
+
+
+@compiled()
+def learn_place_(
+    cells: Cells,
+    undo: Ints,
+    history_H: Cells,
+    place: int,
+    lanes: int,
+    bos_id: int,
+    trie: int,
+    order: int,
+    skip: int,
+) -> None:
+    """Count the token at a place of the history under each of its contexts in one trie.
+
+    skip: tokens left out between a context and what follows it.
+    """
+    token, before = np.int64(history_H[place]), place - skip * lanes
+    node, follower = root_of(cells, trie), NONE
+    if node < 0:
+        node = _add_(cells, undo, _ROOT_KEY, trie, np.int64(LEAF), place)
+    else:
+        _open_if_leaf_(cells, undo, history_H, node, 0, lanes, bos_id, order, skip)
+        follower = _count_(cells, undo, node, token, place)
+    for length in range(1, order + 1):
+        older = older_token(history_H, before, length, lanes, bos_id)
+        if older == NONE or cells[node + HEAD] == LEAF:
+            return
+        child = find(cells, context_key(node), older)
+        is_new = child < 0
+        below = NONE
+        if is_new:
+            child = _add_(cells, undo, context_key(node), older, np.int64(LEAF), place)
+        else:
+            _open_if_leaf_(cells, undo, history_H, child, length, lanes, bos_id, order, skip)
+            below = _count_(cells, undo, child, token, place)
+        if below == NONE and follower != NONE:
+            put_(cells, undo, follower + KINDS, cells[follower + KINDS] + 1)
+            put_(cells, undo, node + LONGER, cells[node + LONGER] + 1)
+        if is_new:
+            return
+        node, follower = child, below
+
+
+@compiled()
+def _open_if_leaf_(
+    cells: Cells,
+    undo: Ints,
+    history_H: Cells,
+    node: int,
+    length: int,
+    lanes: int,
+    bos_id: int,
+    order: int,
+    skip: int,
+) -> None:
+    """Turn a leaf into a node with one follower and, below it, the leaf of one token more."""
+    if cells[node + HEAD] != LEAF:
+        return
+    once = np.int64(cells[node + LAST])
+    follower = _add_(
+        cells, undo, follower_key(node), np.int64(history_H[once]), np.int64(NONE), once
+    )
+    put_(cells, undo, node + HEAD, follower)
+    if length < order:
+        older = older_token(history_H, once - skip * lanes, length + 1, lanes, bos_id)
+        if older != NONE:
+            _add_(cells, undo, context_key(node), older, np.int64(LEAF), once)
+
+
+@compiled()
+def walk_contexts(
+    cells: Cells,
+    history_H: Cells,
+    place: int,
+    lanes: int,
+    bos_id: int,
+    trie: int,
+    order: int,
+    skip: int,
+    path_K: Ints,
+) -> int:
+    """Write the nodes of the contexts before a place, the root first; return the longest's length.
+
+    A leaf's longer contexts have no node: there path_K repeats the leaf for as many tokens as its
+    one occurrence agrees. Returns -1 if nothing was learned.
+    """
+    node, before = root_of(cells, trie), place - skip * lanes
+    path_K[0] = node
+    if node < 0:
+        return -1
+    for length in range(1, order + 1):
+        older = older_token(history_H, before, length, lanes, bos_id)
+        if older == NONE:
+            return length - 1
+        if cells[node + HEAD] == LEAF:
+            once = cells[node + LAST] - skip * lanes
+            if older_token(history_H, once, length, lanes, bos_id) != older:
+                return length - 1
+        else:
+            node = find(cells, context_key(node), older)
+            if node < 0:
+                return length - 1
+        path_K[length] = node
+    return order
+
+
+@compiled(is_entry=True)
+def forget_(
+    cells: Cells,
+    undo: Ints,
+    history_H: Cells,
+    length: int,
+    lanes: int,
+    bos_id: int,
+    orders_S: Ints,
+    skips_S: Ints,
+) -> int:
+    """Forget the older half of the history: the table is made anew from the newer half.
+
+    Repeated until the table is at most half full. Returns the length that is left.
+    """
+    num_records, kept = len(cells) // WIDTH, length
+    while True:
+        half = kept // lanes // 2 * lanes
+        for at in range(half):
+            history_H[at] = history_H[kept - half + at]
+        kept = half
+        cells[:] = 0
+        cells[KEY], cells[COUNT] = _OWN_KEY, 1
+        for place in range(lanes, kept):
+            is_padding = history_H[place] == bos_id and history_H[place - lanes] == bos_id
+            for trie in range(0 if is_padding else len(orders_S)):
+                learn_place_(
+                    cells,
+                    undo,
+                    history_H,
+                    place,
+                    lanes,
+                    bos_id,
+                    trie,
+                    orders_S[trie],
+                    skips_S[trie],
+                )
+            undo[0, 0] = 0
+        if cells[COUNT] <= num_records // 2:
+            return kept

@@ -1,0 +1,135 @@
+"""Rows mixed and tokens learned, position after position: one kernel for every way of mixing.
+
+Shapes: B lanes, T positions, V vocab, I inputs, P sets, R rows of weights, Q states.
+"""
+
+import numpy as np
+
+from parbyte.kernels.portable.counts import COUNT, MAX_ORDER, MOST_RECORDS, WIDTH, learn_place_
+from parbyte.kernels.portable.evidence import (
+    GROUPS,
+    MATCH_LENGTH,
+    ORDER,
+    Evidence,
+    Experts,
+    Floats,
+    Ints,
+    fade_,
+    gather_,
+    group_of,
+    note_token_,
+)
+from parbyte.kernels.portable.geometric import (
+    GEOMETRIC,
+    LINEAR,
+    TILT,
+    Mixer,
+    add_slopes_,
+    mix_row_,
+    step_,
+)
+from parbyte.kernels.portable.jit import compiled
+from parbyte.kernels.portable.linear import add_linear_slopes_, mix_linear_row_, step_linear_
+from parbyte.kernels.portable.numerics import exp, total
+from parbyte.kernels.portable.tilt import tilt_row_
+
+ENTROPY_BINS = 12
+ROWS = 1 + GROUPS + ENTROPY_BINS + MAX_ORDER + 1
+"""Rows of weights: one for all, then the sets of order, entropy and match."""
+SETS = 4
+
+_SMALLEST = np.float32(1e-12)
+"""Least probability by which an expert's share is divided."""
+
+
+@compiled(is_entry=True)
+def walk_(
+    mixer: Mixer,
+    experts: Experts,
+    evidence: Evidence,
+    tokens_BT: Ints,
+    rows_BTV: Floats,
+    out_BTV: Floats,
+    start: int,
+    stop: int,
+) -> None:
+    """Mix the rows of some positions, and learn each position's tokens before the next.
+
+    rows_BTV of no positions: learn only. tokens_BT of no positions: predict only.
+    """
+    for t in range(start, stop):
+        if rows_BTV.shape[1] > 0:
+            for b in range(len(rows_BTV)):
+                _predict_(mixer, experts, evidence, b, rows_BTV[b, t], out_BTV[b, t])
+        if tokens_BT.shape[1] > 0:
+            _learn_(mixer, experts, evidence, tokens_BT, t)
+
+
+@compiled()
+def _predict_(
+    mixer: Mixer, experts: Experts, evidence: Evidence, b: int, row_V: Floats, out_V: Floats
+) -> None:
+    """Write one lane's mixed row."""
+    below_V = mixer.below_BV[b]
+    prob_V, weight_V = np.empty_like(below_V), np.empty_like(below_V)
+    for v in range(len(below_V)):
+        below_V[v] = row_V[v]
+        prob = exp(row_V[v])
+        weight_V[v] = prob * row_V[v]
+        prob_V[v] = _SMALLEST if prob < _SMALLEST else prob
+    entropy = -total(weight_V)
+    gather_(experts, prob_V, evidence, b)
+    facts, picked_P = evidence.facts_B4[b], mixer.picked_BP[b]
+    picked_P[0] = 0
+    picked_P[1] = 1 + group_of(facts[ORDER])
+    picked_P[2] = 1 + GROUPS + min(np.int64(entropy * 2.0), ENTROPY_BINS - 1)
+    picked_P[3] = 1 + GROUPS + ENTROPY_BINS + facts[MATCH_LENGTH]
+    if mixer.mode == GEOMETRIC:
+        mix_row_(mixer, evidence, b, weight_V, out_V)
+    elif mixer.mode == TILT:
+        tilt_row_(mixer, experts, evidence, b, out_V)
+    else:
+        mix_linear_row_(mixer, evidence, b, entropy, out_V)
+
+
+@compiled()
+def _learn_(mixer: Mixer, experts: Experts, evidence: Evidence, tokens_BT: Ints, t: int) -> None:
+    """Learn every lane's token at one position; an ended lane, BOS after BOS, teaches nothing.
+
+    All lanes were predicted before, so that it does not matter which lane is which.
+    """
+    lanes, start, history = experts.num_lanes, experts.length[0], experts.history
+    num_tries, num_records = len(experts.orders), len(experts.cells) // WIDTH
+    asked = experts.cells[COUNT] + lanes * num_tries * MOST_RECORDS
+    has_room = asked <= num_records - num_records // 8
+    mixer.slopes_RI[:] = 0.0
+    mixer.slopes_Q[:] = 0.0
+    if experts.fading > 0.0:
+        fade_(experts)
+    for b in range(lanes):
+        token = tokens_BT[b, t]
+        history[start + b] = token
+        if token == experts.bos_id and history[start + b - lanes] == token:
+            continue
+        if mixer.mode == GEOMETRIC:
+            add_slopes_(mixer, evidence, b, token)
+        elif mixer.mode == LINEAR:
+            add_linear_slopes_(mixer, evidence, b, token)
+        note_token_(experts, evidence, b, token)
+        for trie in range(num_tries if has_room else 0):
+            learn_place_(
+                experts.cells,
+                experts.undo,
+                history,
+                start + b,
+                lanes,
+                experts.bos_id,
+                trie,
+                experts.orders[trie],
+                experts.skips[trie],
+            )
+    experts.length[0] = start + lanes
+    if mixer.mode == GEOMETRIC:
+        step_(mixer)
+    elif mixer.mode == LINEAR:
+        step_linear_(mixer)

@@ -1,0 +1,44 @@
+"""One hinted token is made likelier: p'(v) = p(v) exp(beta [v = h]) / Z (PR 1514, token hints only).
+
+Hint and beta depend on what was scored before, never on the token that follows, and
+Z = 1 + p(h) (exp(beta) - 1) is exact whatever the hint is worth.
+Shapes: B lanes, V vocab.
+"""
+
+import numpy as np
+
+from parbyte.kernels.portable.counts import COUNT, HEAD, LAST, LEAF, NONE, TOKEN
+from parbyte.kernels.portable.evidence import ORDER, Evidence, Experts, Floats
+from parbyte.kernels.portable.geometric import Mixer
+from parbyte.kernels.portable.jit import compiled
+from parbyte.kernels.portable.numerics import exp, log
+
+BETA, CONFIDENCE, MIN_COUNT = 0, 1, 2
+"""Places of the settings in Mixer.tilt: a hint needs best / count and count."""
+
+
+@compiled()
+def tilt_row_(mixer: Mixer, experts: Experts, evidence: Evidence, b: int, out_V: Floats) -> None:
+    """Write one lane's row: the longest context with a sure follower gives the hint."""
+    cells, below_V = experts.cells, mixer.below_BV[b]
+    for v in range(len(out_V)):
+        out_V[v] = below_V[v]
+    for order in range(evidence.facts_B4[b, ORDER], experts.lowest[0] - 1, -1):
+        node = evidence.path_BK[b, order]
+        hint, best, count = experts.history[cells[node + LAST]], 1, cells[node + COUNT]
+        follower = NONE if cells[node + HEAD] == LEAF else cells[node + HEAD]
+        best = best if follower == NONE else 0
+        while follower >= 0:
+            seen, token = cells[follower + COUNT], cells[follower + TOKEN]
+            if seen > best or (seen == best and token < hint):
+                hint, best = token, seen
+            follower = cells[follower + HEAD]
+        is_sure = count >= mixer.tilt[MIN_COUNT] and best >= mixer.tilt[CONFIDENCE] * count
+        if is_sure:
+            beta = np.float32(mixer.tilt[BETA] * best / count)
+            excess = np.float64(exp(below_V[hint])) * (np.float64(exp(beta)) - 1.0)
+            offset = np.float32(log(1.0 + excess))
+            for v in range(len(out_V)):
+                out_V[v] -= offset
+            out_V[hint] += beta
+            return
