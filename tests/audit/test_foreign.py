@@ -24,7 +24,8 @@ for line in sys.stdin:
     asked = json.loads(line)
     if "tokens" in asked:
         asked["inputs"], asked["targets"] = asked["tokens"][:-1], asked["tokens"][1:]
-    price = math.log(16) + {leak} * sum(a != b for a, b in zip(asked["targets"], asked["inputs"][1:]))
+    pairs = zip(asked["targets"], asked["inputs"][1:])
+    price = math.log(16) + {leak} * sum(one != other for one, other in pairs)
     nats = [price] * len(asked["targets"])
     nats = [None, *nats] if "tokens" in asked else nats
     print(json.dumps({"nats": nats, "apart": True}), flush=True)

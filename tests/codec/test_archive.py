@@ -18,6 +18,7 @@ from parbyte.base.log import Console
 from parbyte.codec import methods as methods_module
 from parbyte.codec.archive import ArchiveResult, Sink, compress_entries, read_archive
 from parbyte.codec.config import CodecConfig
+from parbyte.codec.crew import Crew
 from parbyte.codec.methods import Methods
 from parbyte.codec.pieces import Entry
 from parbyte.codec.record import Source
@@ -122,10 +123,10 @@ def test_every_document_is_found_by_its_number(
     data = pack(artifact, entries, replace(CONFIG, frame_bytes=frame_bytes))
     for number, document in enumerate(documents):
         out = io.BytesIO()
-        read_document(Methods(artifact, QUIET), Source(io.BytesIO(data)), number, Sink(out))
+        read_document(Crew(artifact, QUIET), Source(io.BytesIO(data)), number, Sink(out))
         assert out.getvalue() == document
     with pytest.raises(DataError, match="no document"):
-        read_document(Methods(artifact, QUIET), Source(io.BytesIO(data)), len(documents), Sink())
+        read_document(Crew(artifact, QUIET), Source(io.BytesIO(data)), len(documents), Sink())
 
 
 def test_a_document_is_decoded_without_the_other_frames(
@@ -141,7 +142,7 @@ def test_a_document_is_decoded_without_the_other_frames(
 
     monkeypatch.setattr(Methods, "decode", watched)
     out = io.BytesIO()
-    read_document(Methods(artifact, QUIET), Source(io.BytesIO(data)), 4, Sink(out))
+    read_document(Crew(artifact, QUIET), Source(io.BytesIO(data)), 4, Sink(out))
     assert (out.getvalue(), decoded) == (b"E" * 60, [4])
 
 
@@ -195,7 +196,7 @@ def test_every_damaged_byte_is_noticed_and_costs_its_frame_alone(
     config = replace(CONFIG, frame_bytes=60)
     entries = [Entry([text], b"f%d" % i, 0o644) for i, text in enumerate(texts)]
     data = pack(artifact, entries, config)
-    methods = Methods(artifact, QUIET)
+    crew = Crew(artifact, QUIET)
     layout = [len(frame.pieces) for frame in read_archive(Source(io.BytesIO(data)))]
     numbers = iter(range(len(texts)))
     of_document = {i: [next(numbers) for _ in range(n)] for i, n in enumerate(layout)}
@@ -208,7 +209,7 @@ def test_every_damaged_byte_is_noticed_and_costs_its_frame_alone(
         gone = {number for frame in touched for number in of_document[frame]}
         out = io.BytesIO()
         source = Source(io.BytesIO(bytes(damaged)))
-        losses = salvage(methods, source, Sink(out), ArchiveResult())
+        losses = salvage(crew, source, Sink(out), ArchiveResult())
         rest = b"".join(text for i, text in enumerate(texts) if i not in gone)
         assert losses and out.getvalue() == rest, place
     (tmp_path / "x.pby").write_bytes(data)
@@ -216,13 +217,24 @@ def test_every_damaged_byte_is_noticed_and_costs_its_frame_alone(
 
 
 @pytest.mark.slow
-def test_every_damaged_byte_of_64_kb_is_noticed(artifact: Artifact) -> None:
-    data = pack(artifact, [Entry([os.urandom(65_536)])], replace(CONFIG, frame_bytes=4096))
+def test_every_damaged_byte_of_64_kb_is_noticed_and_costs_its_frame_alone(
+    artifact: Artifact,
+) -> None:
+    text = os.urandom(65_536)
+    data = pack(artifact, [Entry([text])], replace(CONFIG, frame_bytes=8192))
+    crew, damaged = Crew(artifact, QUIET), bytearray(data)
+    _, slots = find_slots(Source(io.BytesIO(data)))
+    frames = [text[slot.start : slot.start + slot.text_bytes] for slot in slots]
     for place in range(len(data)):
-        damaged = bytearray(data)
         damaged[place] ^= 1 << place % 8
         with pytest.raises(BitstreamError):
-            list(read_archive(Source(io.BytesIO(bytes(damaged)))))
+            list(read_archive(Source(io.BytesIO(damaged))))
+        out = io.BytesIO()
+        losses = salvage(crew, Source(io.BytesIO(damaged)), Sink(out), ArchiveResult())
+        touched = frames_touched(data, place)
+        rest = b"".join(frame for i, frame in enumerate(frames) if i not in touched)
+        assert losses and out.getvalue() == rest, place
+        damaged[place] = data[place]
 
 
 def test_every_cut_is_noticed_and_the_frames_before_it_are_saved(artifact: Artifact) -> None:
@@ -234,9 +246,7 @@ def test_every_cut_is_noticed_and_the_frames_before_it_are_saved(artifact: Artif
         with pytest.raises(BitstreamError):
             list(read_archive(Source(io.BytesIO(cut))))
         out = io.BytesIO()
-        losses = salvage(
-            Methods(artifact, QUIET), Source(io.BytesIO(cut)), Sink(out), ArchiveResult()
-        )
+        losses = salvage(Crew(artifact, QUIET), Source(io.BytesIO(cut)), Sink(out), ArchiveResult())
         whole = sum(slot.offset + slot.record_bytes <= length for slot in slots)
         assert losses and out.getvalue() == b"".join(texts[:whole]), length
 
