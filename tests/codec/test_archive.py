@@ -7,11 +7,10 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.codec.conftest import letters
 
 from parbyte.base.errors import BitstreamError, DataError
 from parbyte.base.log import Console
@@ -24,31 +23,11 @@ from parbyte.codec.pieces import Entry
 from parbyte.codec.record import Source
 from parbyte.codec.restore import compress_path, examine, list_archive, restore
 from parbyte.codec.salvage import find_slots, read_document, salvage
-from parbyte.model.gpt import GPT
 from parbyte.pack.artifact import Artifact
 
 QUIET = Console(quiet=True)
 CONFIG = CodecConfig(lanes=2, frame_bytes=64, threads=1)
 NAMES = st.text("abcd.", min_size=1, max_size=3).filter(lambda name: name not in (".", ".."))
-
-
-def letters(count: int, seed: int = 0) -> bytes:
-    """Text in which nothing repeats, so that only the model makes it much shorter."""
-    return bytes(np.random.default_rng(seed).choice(list(b"abcd"), count).astype(np.uint8))
-
-
-@pytest.fixture(scope="session")
-def letters_artifact(artifact: Artifact) -> Artifact:
-    """A model that expects the letters a, b, c and d, each as much."""
-    config = replace(artifact.model.config, logit_bias=True)
-    model = GPT(config, seed=0)
-    with torch.no_grad():
-        for name, value in model.named_parameters():
-            if "bias" in name and value.shape == (config.vocab_size,):
-                value.fill_(-8.0)
-                value[torch.tensor(list(b"abcd"))] = 8.0
-    model.eval().requires_grad_(False)
-    return replace(artifact, model=model)
 
 
 def pack(artifact: Artifact, entries: list[Entry], config: CodecConfig = CONFIG) -> bytes:
