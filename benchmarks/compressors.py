@@ -4,9 +4,9 @@
     python benchmarks/compressors.py runs/demo --text web.jsonl.zst
 
 The text is the run's held-out text, or a FILE's documents joined (.txt, .jsonl, .zst). Each
-compressor is run alone and once more with the run's training text in hand: zstd and brotli take it
-as a prefix; what has no such option is given both texts in one stream, and what the training text
-alone makes is subtracted ("joined"), which is the honest price if the receiver has the first part.
+compressor is run alone and once more with the run's training text in hand: zstd takes it as a
+prefix; what has no such option is given both texts in one stream, and what the training text alone
+makes is subtracted ("joined"): the price, if the receiver has the first part.
 Every result is decompressed and compared. parbyte's archive is made as `parbyte compress` makes it.
 The compressors take one core each, parbyte as many jobs as asked for.
 """
@@ -136,10 +136,7 @@ def warm_up(model: Path, config: CodecConfig) -> None:
 def others(text: bytes, training: bytes) -> list[Line]:
     """Run every compressor alone and with the training text."""
     ways: dict[str, tuple[Pack, Pack]] = {
-        "xz -9e": (
-            lambda data: lzma.compress(data, preset=9 | lzma.PRESET_EXTREME),
-            lzma.decompress,
-        ),
+        "xz -9e": (xz, lzma.decompress),
         "bzip2 -9": (lambda data: bz2.compress(data, 9), bz2.decompress),
         "brotli -11": (lambda data: brotli.compress(data, quality=11, lgwin=24), brotli.decompress),
         f"PPMd, order {PPMD_ORDER}": (ppmd, unppmd),
@@ -152,8 +149,13 @@ def others(text: bytes, training: bytes) -> list[Line]:
     return lines
 
 
+def xz(data: bytes) -> bytes:
+    """Compress with xz at its highest level."""
+    return lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)
+
+
 def zstd(prefix: bytes) -> tuple[Pack, Pack]:
-    """Return zstd at its highest level with a window of 128 MiB, behind a prefix if there is one."""
+    """Return zstd at its highest level, a window of 128 MiB, behind a prefix if there is one."""
     parameters = zstandard.ZstdCompressionParameters.from_level(22, window_log=27, enable_ldm=True)
     known = (
         zstandard.ZstdCompressionDict(prefix, dict_type=zstandard.DICT_TYPE_RAWCONTENT)

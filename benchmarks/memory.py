@@ -20,7 +20,7 @@ import torch
 
 from parbyte.base.clock import Stopwatch
 from parbyte.base.files import write_json
-from parbyte.base.machine import describe_machine, describe_versions
+from parbyte.base.machine import describe_machine, describe_versions, num_cores
 from parbyte.model.config import ModelConfig
 from parbyte.model.gpt import GPT
 from parbyte.pack.artifact import build_artifact
@@ -31,6 +31,7 @@ from parbyte.text.byte_tokenizer import ByteTokenizer
 
 RESULT = Path(__file__).parent / "results" / "memory.json"
 BAR_BYTES = 1 << 30
+FRAME_BYTES = 8 << 20
 
 
 def main() -> None:
@@ -50,6 +51,8 @@ def main() -> None:
             "megabytes": given.megabytes,
             "peak_bytes": peak,
             "archive_bytes": out.stat().st_size,
+            "frame_bytes": FRAME_BYTES,
+            "jobs": num_cores(),
             "seconds": watch.elapsed_s(),
             "meets_bar": peak < BAR_BYTES,
             "machine": describe_machine(),
@@ -63,17 +66,8 @@ def main() -> None:
 
 def compress_stream(model: Path, out: Path, num_bytes: int) -> int:
     """Compress so many bytes from a pipe; return the command's peak memory in bytes."""
-    words = [
-        sys.executable,
-        "-m",
-        "parbyte",
-        "compress",
-        str(model),
-        "-",
-        "-o",
-        str(out),
-        "--quiet",
-    ]
+    words = [sys.executable, "-m", "parbyte", "compress", str(model), "-", "-o", str(out)]
+    words += ["--quiet", "--frame-bytes", str(FRAME_BYTES)]
     command = subprocess.Popen(words, stdin=subprocess.PIPE)
     assert command.stdin is not None
     feed(command.stdin, num_bytes)
