@@ -90,8 +90,16 @@ def feed(stream: IO[bytes], num_bytes: int) -> None:
 
 def toy_model(path: Path) -> Path:
     """Pack a random little model over bytes, of the portable engine."""
-    shape = {"model_dim": 16, "num_heads": 2, "num_kv_heads": 2, "mlp_dim": 24, "rope_dims": 4}
-    config = ModelConfig(vocab_size=257, bos_id=256, num_layers=1, **shape)
+    config = ModelConfig(
+        vocab_size=257,
+        bos_id=256,
+        num_layers=1,
+        model_dim=16,
+        num_heads=2,
+        num_kv_heads=2,
+        mlp_dim=24,
+        rope_dims=4,
+    )
     settings = {"window": 64, "stride": 32, "engine": "portable"}
     weights: dict[str, torch.Tensor] = dict(GPT(config, seed=0).state_dict())
     pack = PackConfig(fit=False)

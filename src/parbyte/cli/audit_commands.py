@@ -17,7 +17,6 @@ from parbyte.recipe import is_run_folder, load_recipe
 from parbyte.run_folder import VERDICT_FILE, Run
 
 if TYPE_CHECKING:
-    from parbyte.audit.subject import AuditConfig
     from parbyte.audit.verdict import Verdict
 
 _DEEP_STEPS = 50
@@ -51,7 +50,7 @@ def audit(
 ) -> int:
     """Try to show that a score is no codelength; exit 1 unless it is certified."""
     from parbyte.audit.subject import AuditConfig
-    from parbyte.cli.audit_subjects import Foreign, audit_foreign, audit_model
+    from parbyte.cli.audit_subjects import Foreign, audit_foreign, audit_model, audit_run
 
     if sum(given is not None for given in (subject, scorer, command)) != 1:
         raise RecipeError("give one of RUN|MODEL, --scorer or --command: it is what is audited")
@@ -65,11 +64,14 @@ def audit(
         foreign = Foreign(function=scorer, command=command, vocab=vocab, bos=bos, chunk=chunk)
         verdict = audit_foreign(foreign, config, console)
     elif is_run:
-        verdict = _audit_run(Path(subject), deep_steps if deep else None, config, console)
+        with crashes_kept_in(Path(subject)):
+            verdict = audit_run(Path(subject), deep_steps if deep else None, config, console)
     else:
         codec = load_recipe(subject).codec if is_run_folder(subject) else CodecConfig()
         verdict = audit_model(artifact_path(Path(subject)), text, codec, config, console)
     emit(verdict.to_json(), verdict_rows(verdict), as_json=as_json)
+    if subject is not None and is_run:
+        _keep(verdict, Path(subject), console)
     return DONE if verdict.verdict == "certified" else NOT_PROVEN
 
 
@@ -87,14 +89,8 @@ def verdict_rows(verdict: "Verdict") -> list[Row]:
     return rows
 
 
-def _audit_run(
-    folder: Path, deep_steps: int | None, config: "AuditConfig", console: Console
-) -> "Verdict":
-    """Audit a run; leave the verdict in its folder and in its report, if it has one."""
-    from parbyte.cli.audit_subjects import audit_run
-
+def _keep(verdict: "Verdict", folder: Path, console: Console) -> None:
+    """Leave a verdict in its run's folder and in the run's report, if it has one."""
     with crashes_kept_in(folder):
-        verdict = audit_run(folder, deep_steps, config, console)
         write_json(folder / VERDICT_FILE, verdict.to_json())
         report_again(Run(folder, load_recipe(folder), console))
-    return verdict
