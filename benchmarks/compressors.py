@@ -8,13 +8,15 @@ compressor is run alone and once more with the run's training text in hand: zstd
 prefix; what has no such option is given both texts in one stream, and what the training text alone
 makes is subtracted ("joined"): the price, if the receiver has the first part.
 Every result is decompressed and compared. parbyte's archive is made as `parbyte compress` makes it.
-The compressors take one core each, parbyte as many jobs as asked for.
+The compressors take one core each, parbyte as many jobs as asked for; speeds mean little where the
+load average, which is stored with them, says that others were at work.
 """
 
 import argparse
 import bz2
 import io
 import lzma
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,8 +73,7 @@ def main() -> None:
     given = parser.parse_args()
     text = read_text(given.run, given.text)[: given.limit_bytes or None]
     training = training_text(given.run)
-    lines = [ours(given.run / "model.parbyte", text, given.jobs)]
-    lines += [line for line in others(text, training)]
+    lines = [ours(given.run / "model.parbyte", text, given.jobs), *others(text, training)]
     name = given.text.name.split(".")[0] if given.text else "held-out"
     figures = {
         "text": name,
@@ -80,6 +81,7 @@ def main() -> None:
         "text_sha256": sha256_bytes(text),
         "training_bytes": len(training),
         "jobs": given.jobs,
+        "load_average": os.getloadavg()[0],
         "lines": [asdict(line) for line in lines],
         "machine": describe_machine(),
         "versions": {**describe_versions(), "pyppmd": pyppmd.__version__},
