@@ -108,15 +108,16 @@ def encode_all(folder: Path, out: Path) -> dict[str, str]:
     ways = {f"{threads}-threads": (threads, {}) for threads in THREADS}
     ways["generic-cpu"] = (1, {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""})
     made = {}
-    for way, (threads, changes) in ways.items():
-        stream = out / f"{way}.pby"
-        with tempfile.TemporaryDirectory(prefix="parbyte-exchange-") as name:
+    with tempfile.TemporaryDirectory(prefix="parbyte-exchange-") as name:
+        for way, (threads, changes) in ways.items():
+            stream = out / f"{way}.pby"
             # Machine code of another processor must neither be found nor left behind.
-            environment = {**os.environ, **changes, "NUMBA_CACHE_DIR": name}
+            cache = Path(name) / ("generic" if changes else "native")
+            environment = {**os.environ, **changes, "NUMBA_CACHE_DIR": str(cache)}
             numbers = [str(threads), str(LANES), str(FRAME_BYTES)]
             paths = [folder / MODEL, folder / TEXT, stream, Path(name) / "back"]
             run(CODE, [*map(str, paths), *numbers], environment)
-        made[way] = hashlib.sha256(stream.read_bytes()).hexdigest()
+            made[way] = hashlib.sha256(stream.read_bytes()).hexdigest()
     return made
 
 

@@ -1,6 +1,8 @@
 """Frames side by side: the same bytes for any number of jobs, few in memory, a clean end."""
 
 import io
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -119,6 +121,16 @@ def test_a_closed_map_stops_frames_that_have_begun(portable: Artifact) -> None:
     assert next(frames) == 0
     frames.close()
     assert threading.active_count() == threads
+
+
+def test_an_interrupt_ends_frames_that_would_take_long(portable: Artifact) -> None:
+    entries = [Entry([letters(1_000_000)])]
+    config = CodecConfig(lanes=1, frame_bytes=500_000, threads=1)
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        timer.start()
+        compress_entries(portable, config, entries, io.BytesIO(), QUIET, 2)
+    assert not [t for t in threading.enumerate() if t.name.startswith("parbyte-frame")]
 
 
 def test_an_error_in_a_frame_ends_it(portable: Artifact) -> None:
