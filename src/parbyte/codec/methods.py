@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import zstandard
 
@@ -119,7 +120,7 @@ class Methods:
             return True
         middle = len(text) // 2
         sample = text[middle : middle + _SAMPLE_BYTES]
-        quiet = Console(quiet=True)
+        quiet = replace(self._console, quiet=True, live=False)
         try:
             _, nats = encode_frame(self._built(), self._artifact.tokenizer, [sample], 1, quiet)
         except DataError:  # perhaps only because the sample begins within a character
