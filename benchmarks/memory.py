@@ -18,7 +18,6 @@ from typing import IO
 
 import torch
 
-from parbyte.base.clock import Stopwatch
 from parbyte.base.files import write_json
 from parbyte.base.machine import describe_machine, describe_versions, num_cores
 from parbyte.model.config import ModelConfig
@@ -45,7 +44,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="parbyte-memory-") as name:
         model = given.model or toy_model(Path(name) / "model.parbyte")
-        out, watch = Path(name) / "out.pby", Stopwatch()
+        out = Path(name) / "out.pby"
         peak = compress_stream(model, out, given.megabytes * 1_000_000)
         figures = {
             "megabytes": given.megabytes,
@@ -53,7 +52,6 @@ def main() -> None:
             "archive_bytes": out.stat().st_size,
             "frame_bytes": FRAME_BYTES,
             "jobs": num_cores(),
-            "seconds": watch.elapsed_s(),
             "meets_bar": peak < BAR_BYTES,
             "machine": describe_machine(),
             "versions": describe_versions(),
