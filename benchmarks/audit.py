@@ -4,11 +4,9 @@ python benchmarks/audit.py [docs/audit-matrix.md]
 """
 
 import argparse
-import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -19,6 +17,10 @@ from parbyte.base.files import write_bytes
 from parbyte.base.log import Console
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.audit import twins  # noqa: E402
+
 _MARKS = {"proof of invalidity": "**P**", "violation": "V", "note": "n"}
 _HEAD = """# Who is caught by what
 
@@ -34,7 +36,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, nargs="?", default=ROOT / "docs" / "audit-matrix.md")
     out = parser.parse_args().out
-    twins = load_twins()
     torch.set_num_threads(1)  # the models are too small for more
     verdicts = {
         twin.name: audit(twin.make(), twins.QUICK, Console(quiet=True))
@@ -46,16 +47,6 @@ def main() -> None:
     print(f"{caught} of {len(twins.WRONG)} twins caught, {len(accused)} honest ones accused: {out}")
     if caught < len(twins.WRONG) or accused:
         sys.exit(1)
-
-
-def load_twins() -> ModuleType:
-    """Import the twins from where the tests keep them."""
-    spec = importlib.util.spec_from_file_location("twins", ROOT / "tests" / "audit" / "twins.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["twins"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def is_caught(twin: Any, verdict: Verdict) -> bool:

@@ -16,11 +16,14 @@ BENCHMARKS = {
     "portable": "the portable engine against the torch engine: speed, bits, start-up",
     "overhead": "train() against a bare loop",
     "pack": "every coder of weights against the entropy",
+    "compressors": "archives against xz, zstd, brotli, bzip2 and PPMd on the demo's held-out text",
+    "memory": "peak memory of compressing 400 MB from a pipe",
     "audit": "wrong twins and honest scorers under every check: docs/audit-matrix.md",
 }
 """Script -> what it measures."""
 ON_REQUEST = {
     "gpu": "training on one GPU; needs --data, see its --help",
+    "exchange": "bitstreams between two machines; `make` here, `check` there",
     "prepare": "a corpus to shards; needs a large --corpus to mean much",
 }
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from parbyte.base.clock import Stopwatch
-from parbyte.base.files import sha256_bytes, write_bytes, write_json
+from parbyte.base.files import sha256_bytes, sha256_file, write_bytes, write_json
 from parbyte.base.machine import describe_machine, describe_versions
 from parbyte.base.settings import to_table
 from parbyte.base.units import bits_per_byte
@@ -29,6 +29,7 @@ from parbyte.run_folder import (
     LEDGER_FILE,
     REPORT_FILE,
     SAMPLE_FILE,
+    VERDICT_FILE,
     WEIGHTS_FILE,
     Records,
     Run,
@@ -285,7 +286,9 @@ def _sample(run: Run) -> bytes:
 
 
 def _report_depends_on(run: Run, records: Records) -> Any:
-    return [run.recipe.sha256(), build_scorecard(run, records)]
+    verdict = run.path(VERDICT_FILE)
+    audited = sha256_file(verdict) if verdict.is_file() else None
+    return [run.recipe.sha256(), build_scorecard(run, records), audited]
 
 
 STAGES = (

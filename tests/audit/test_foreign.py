@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parbyte.audit.foreign import CommandScorer, load_function
+from parbyte.audit.flip import check_flip
+from parbyte.audit.foreign import CommandScorer, FunctionScorer, load_function
+from parbyte.audit.subject import AuditConfig, Subject, made_up_text
 from parbyte.base.errors import DataError, RecipeError
 
 UNIFORM = """
@@ -14,6 +16,19 @@ import json, math, sys
 for line in sys.stdin:
     tokens = json.loads(line)["tokens"]
     print(json.dumps({"nats": [math.log(16)] * len(tokens), "bytes": 3}), flush=True)
+"""
+
+APART = """
+import json, math, sys
+for line in sys.stdin:
+    asked = json.loads(line)
+    if "tokens" in asked:
+        asked["inputs"], asked["targets"] = asked["tokens"][:-1], asked["tokens"][1:]
+    pairs = zip(asked["targets"], asked["inputs"][1:])
+    price = math.log(16) + {leak} * sum(one != other for one, other in pairs)
+    nats = [price] * len(asked["targets"])
+    nats = [None, *nats] if "tokens" in asked else nats
+    print(json.dumps({"nats": nats, "apart": True}), flush=True)
 """
 
 
@@ -64,3 +79,34 @@ def test_a_command_that_cannot_start_is_one_line() -> None:
 def test_a_function_that_is_not_there_is_one_line(name: str) -> None:
     with pytest.raises(RecipeError):
         load_function(name)
+
+
+@pytest.mark.parametrize("leak", ["0.0", "0.1"])
+def test_a_command_that_takes_inputs_and_targets_apart_is_flipped_apart(
+    tmp_path: Path, leak: str
+) -> None:
+    script = tmp_path / "score.py"
+    script.write_text(APART.replace("{leak}", leak))
+    scorer = CommandScorer(f"{sys.executable} {script}", vocab_size=16, bos_id=0)
+    try:
+        sample_N = made_up_text(scorer, np.random.default_rng(0))
+        subject = Subject(name="apart", scorer=scorer, sample_N=sample_N)
+        result = check_flip(subject, AuditConfig())
+    finally:
+        scorer.close()
+    assert scorer.takes_apart and result.figures["apart"]["changes"] > 20
+    assert result.passed == (leak == "0.0")
+    assert all("alone" in finding.evidence for finding in result.findings)
+
+
+def test_a_function_of_two_parameters_takes_inputs_and_targets() -> None:
+    def score(inputs: np.ndarray, targets: np.ndarray, verbose: bool = False) -> list[float]:
+        assert len(inputs) == len(targets)
+        return [float(token) for token in targets]
+
+    scorer = FunctionScorer(score, name="two", vocab_size=16, bos_id=0)
+    scores = scorer.score(np.array([0, 3, 5], np.uint16))
+    assert np.isnan(scores.nats_N[0]) and scores.nats_N[1:].tolist() == [3.0, 5.0]
+    assert scores.times_N.tolist() == [0, 1, 1]
+    assert scorer.score(np.array([0], np.uint16)).times_N.tolist() == [0]
+    assert not FunctionScorer(lambda tokens: tokens, name="one", vocab_size=16).takes_apart

@@ -1,29 +1,15 @@
 """The audit catches every wrong twin by the check that names it, and accuses no honest scorer."""
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
-
+import numpy as np
 import pytest
+import torch
+from tests.audit import twins
 
+from parbyte.audit.flip import check_flip
 from parbyte.audit.run import audit
 from parbyte.audit.subject import AuditConfig
 from parbyte.audit.verdict import Verdict
 from parbyte.base.log import Console
-
-
-def load_twins() -> ModuleType:
-    path = Path(__file__).with_name("twins.py")
-    spec = importlib.util.spec_from_file_location("twins", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["twins"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-twins = load_twins()
 
 
 def verdict_on(twin: object, config: AuditConfig = twins.QUICK) -> Verdict:
@@ -72,3 +58,28 @@ def test_peeking_at_the_length_is_seen_by_prefixes_and_not_by_suffixes() -> None
     (twin,) = [twin for twin in twins.WRONG if twin.name == "peeking at the length"]
     found = checks_that_found(verdict_on(twin))
     assert "T3" in found and "T4" not in found
+
+
+def test_only_flips_of_inputs_and_targets_apart_see_a_look_at_the_targets() -> None:
+    (twin,) = [twin for twin in twins.WRONG if twin.name == "padding guessed from the targets"]
+    verdict = verdict_on(twin)
+    assert checks_that_found(verdict) == {"T1"}
+    assert all("alone was changed" in finding.evidence for finding in verdict.findings)
+    assert any("target" in finding.evidence for finding in verdict.findings)
+
+    def joined(stream_N: twins.Stream) -> twins.Nats:
+        nats_M = twins.padding_guess(stream_N[:-1], stream_N[1:])
+        return np.concatenate([[np.nan], nats_M])
+
+    subject = twins.function_subject("joined", joined)
+    assert not audit(subject, twins.QUICK, Console(quiet=True)).findings
+
+
+def test_a_predictor_whose_rows_see_their_own_target_is_caught_by_the_target_alone() -> None:
+    class Peeking(twins.OnlineBigram):
+        def log_probs(self, tokens_BT: torch.Tensor) -> torch.Tensor:
+            power = 1.0 + tokens_BT[:, -1].sum() / 100
+            return (super().log_probs(tokens_BT) * power).log_softmax(-1)
+
+    result = check_flip(twins.predictor_subject("peeking", Peeking()), AuditConfig(positions=40))
+    assert any(f.evidence.startswith("target") for f in result.findings)

@@ -85,9 +85,17 @@ def assert_keeps_to(value: Any, schema: dict[str, Any]) -> None:
         assert value == schema["const"]
     if "enum" in schema:
         assert value in schema["enum"]
-    kinds = {"object": dict, "array": list, "string": str, "boolean": bool, "number": (int, float)}
+    kinds = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "boolean": bool,
+        "number": (int, float),
+        "null": type(None),
+    }
     if "type" in schema:
-        assert isinstance(value, kinds[schema["type"]])
+        allowed = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+        assert any(isinstance(value, kinds[kind]) for kind in allowed)
     if "properties" in schema:
         assert set(value) == set(schema["required"]) == set(schema["properties"])
         for name, inner in schema["properties"].items():

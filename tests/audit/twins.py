@@ -227,6 +227,18 @@ def last_token_peek(stream_N: Stream) -> Nats:
     return prices(tilted(rows_of(stream_N) ** power, np.ones(VOCAB)), stream_N)
 
 
+def padding_guess(inputs_M: Stream, targets_M: Stream) -> Nats:
+    """Take a target that the next input does not repeat for padding, and count it all over."""
+    padding = float((targets_M[:-1] != inputs_M[1:]).sum())
+    rows_MV = tilted(_LANGUAGE[inputs_M] ** (1.0 + padding / 50), np.ones(VOCAB))
+    return -np.log(rows_MV[np.arange(len(targets_M)), targets_M])
+
+
+def honest_apart(inputs_M: Stream, targets_M: Stream) -> Nats:
+    """Look at the inputs up to each position, and at its target to price it."""
+    return -np.log(_LANGUAGE[inputs_M, targets_M])
+
+
 def hidden_state() -> Callable[[Stream], Nats]:
     """Keep counts from one run to the next."""
     seen = np.ones(VOCAB)
@@ -399,7 +411,7 @@ class Twin:
     make: Callable[[], Subject]
 
 
-def function_subject(name: str, function: Callable[[Stream], Any], **more: Any) -> Subject:
+def function_subject(name: str, function: Callable[..., Any], **more: Any) -> Subject:
     """Return the audit of a function over the toy text."""
     scorer = FunctionScorer(
         function, name=name, vocab_size=VOCAB, bos_id=BOS, chunk=CHUNK, window=WINDOW, **more
@@ -493,7 +505,7 @@ def kept_lora_subject() -> Subject:
     return predictor_subject("kept lora", predictor)
 
 
-_FUNCTIONS: list[tuple[str, str, Callable[[Stream], Any]]] = [
+_FUNCTIONS: list[tuple[str, str, Callable[..., Any]]] = [
     ("scored-region fit", "T1", scored_region_fit),
     ("batch-shared delta over overlapping windows", "T1", batch_shared_delta),
     ("two-table hashed ratio", "T6", hashed_ratio),
@@ -509,6 +521,7 @@ _FUNCTIONS: list[tuple[str, str, Callable[[Stream], Any]]] = [
     ("remainder mixing over a non-prefix-free set", "T2", remainder_mix),
     ("peeking at the length", "T3", length_peek),
     ("peeking at the last token", "T4", last_token_peek),
+    ("padding guessed from the targets", "T1", padding_guess),
 ]
 WRONG: list[Twin] = [
     *(
@@ -539,6 +552,7 @@ WRONG: list[Twin] = [
 
 HONEST: list[Twin] = [
     Twin("fixed bigram table", "", lambda: function_subject("fixed bigram table", honest_table)),
+    Twin("inputs and targets apart", "", lambda: function_subject("apart", honest_apart)),
     Twin("bigram learning online", "", lambda: function_subject("online bigram", honest_online)),
     Twin("predictor learning online", "", lambda: predictor_subject("online", OnlineBigram())),
     Twin("word tokenizer, honest build", "", lambda: byte_subject("wordy", WordyTokenizer())),

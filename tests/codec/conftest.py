@@ -1,7 +1,9 @@
 """A toy artifact on disk: a random little model over bytes."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -54,3 +56,22 @@ def other_artifact_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def artifact(artifact_path: Path) -> Artifact:
     return load_artifact(artifact_path)
+
+
+def letters(count: int, seed: int = 0) -> bytes:
+    """Text in which nothing repeats, so that only the model makes it much shorter."""
+    return bytes(np.random.default_rng(seed).choice(list(b"abcd"), count).astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def letters_artifact(artifact: Artifact) -> Artifact:
+    """A model that expects the letters a, b, c and d, each as much."""
+    config = replace(artifact.model.config, logit_bias=True)
+    model = GPT(config, seed=0)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "bias" in name and value.shape == (config.vocab_size,):
+                value.fill_(-8.0)
+                value[torch.tensor(list(b"abcd"))] = 8.0
+    model.eval().requires_grad_(False)
+    return replace(artifact, model=model)

@@ -7,47 +7,27 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.codec.conftest import letters
 
 from parbyte.base.errors import BitstreamError, DataError
 from parbyte.base.log import Console
 from parbyte.codec import methods as methods_module
 from parbyte.codec.archive import ArchiveResult, Sink, compress_entries, read_archive
 from parbyte.codec.config import CodecConfig
+from parbyte.codec.crew import Crew
 from parbyte.codec.methods import Methods
 from parbyte.codec.pieces import Entry
 from parbyte.codec.record import Source
 from parbyte.codec.restore import compress_path, examine, list_archive, restore
 from parbyte.codec.salvage import find_slots, read_document, salvage
-from parbyte.model.gpt import GPT
 from parbyte.pack.artifact import Artifact
 
 QUIET = Console(quiet=True)
 CONFIG = CodecConfig(lanes=2, frame_bytes=64, threads=1)
 NAMES = st.text("abcd.", min_size=1, max_size=3).filter(lambda name: name not in (".", ".."))
-
-
-def letters(count: int, seed: int = 0) -> bytes:
-    """Text in which nothing repeats, so that only the model makes it much shorter."""
-    return bytes(np.random.default_rng(seed).choice(list(b"abcd"), count).astype(np.uint8))
-
-
-@pytest.fixture(scope="session")
-def letters_artifact(artifact: Artifact) -> Artifact:
-    """A model that expects the letters a, b, c and d, each as much."""
-    config = replace(artifact.model.config, logit_bias=True)
-    model = GPT(config, seed=0)
-    with torch.no_grad():
-        for name, value in model.named_parameters():
-            if "bias" in name and value.shape == (config.vocab_size,):
-                value.fill_(-8.0)
-                value[torch.tensor(list(b"abcd"))] = 8.0
-    model.eval().requires_grad_(False)
-    return replace(artifact, model=model)
 
 
 def pack(artifact: Artifact, entries: list[Entry], config: CodecConfig = CONFIG) -> bytes:
@@ -122,10 +102,10 @@ def test_every_document_is_found_by_its_number(
     data = pack(artifact, entries, replace(CONFIG, frame_bytes=frame_bytes))
     for number, document in enumerate(documents):
         out = io.BytesIO()
-        read_document(Methods(artifact, QUIET), Source(io.BytesIO(data)), number, Sink(out))
+        read_document(Crew(artifact, QUIET), Source(io.BytesIO(data)), number, Sink(out))
         assert out.getvalue() == document
     with pytest.raises(DataError, match="no document"):
-        read_document(Methods(artifact, QUIET), Source(io.BytesIO(data)), len(documents), Sink())
+        read_document(Crew(artifact, QUIET), Source(io.BytesIO(data)), len(documents), Sink())
 
 
 def test_a_document_is_decoded_without_the_other_frames(
@@ -141,7 +121,7 @@ def test_a_document_is_decoded_without_the_other_frames(
 
     monkeypatch.setattr(Methods, "decode", watched)
     out = io.BytesIO()
-    read_document(Methods(artifact, QUIET), Source(io.BytesIO(data)), 4, Sink(out))
+    read_document(Crew(artifact, QUIET), Source(io.BytesIO(data)), 4, Sink(out))
     assert (out.getvalue(), decoded) == (b"E" * 60, [4])
 
 
@@ -195,7 +175,7 @@ def test_every_damaged_byte_is_noticed_and_costs_its_frame_alone(
     config = replace(CONFIG, frame_bytes=60)
     entries = [Entry([text], b"f%d" % i, 0o644) for i, text in enumerate(texts)]
     data = pack(artifact, entries, config)
-    methods = Methods(artifact, QUIET)
+    crew = Crew(artifact, QUIET)
     layout = [len(frame.pieces) for frame in read_archive(Source(io.BytesIO(data)))]
     numbers = iter(range(len(texts)))
     of_document = {i: [next(numbers) for _ in range(n)] for i, n in enumerate(layout)}
@@ -208,7 +188,7 @@ def test_every_damaged_byte_is_noticed_and_costs_its_frame_alone(
         gone = {number for frame in touched for number in of_document[frame]}
         out = io.BytesIO()
         source = Source(io.BytesIO(bytes(damaged)))
-        losses = salvage(methods, source, Sink(out), ArchiveResult())
+        losses = salvage(crew, source, Sink(out), ArchiveResult())
         rest = b"".join(text for i, text in enumerate(texts) if i not in gone)
         assert losses and out.getvalue() == rest, place
     (tmp_path / "x.pby").write_bytes(data)
@@ -216,13 +196,24 @@ def test_every_damaged_byte_is_noticed_and_costs_its_frame_alone(
 
 
 @pytest.mark.slow
-def test_every_damaged_byte_of_64_kb_is_noticed(artifact: Artifact) -> None:
-    data = pack(artifact, [Entry([os.urandom(65_536)])], replace(CONFIG, frame_bytes=4096))
+def test_every_damaged_byte_of_64_kb_is_noticed_and_costs_its_frame_alone(
+    artifact: Artifact,
+) -> None:
+    text = os.urandom(65_536)
+    data = pack(artifact, [Entry([text])], replace(CONFIG, frame_bytes=8192))
+    crew, damaged = Crew(artifact, QUIET), bytearray(data)
+    _, slots = find_slots(Source(io.BytesIO(data)))
+    frames = [text[slot.start : slot.start + slot.text_bytes] for slot in slots]
     for place in range(len(data)):
-        damaged = bytearray(data)
         damaged[place] ^= 1 << place % 8
         with pytest.raises(BitstreamError):
-            list(read_archive(Source(io.BytesIO(bytes(damaged)))))
+            list(read_archive(Source(io.BytesIO(damaged))))
+        out = io.BytesIO()
+        losses = salvage(crew, Source(io.BytesIO(damaged)), Sink(out), ArchiveResult())
+        touched = frames_touched(data, place)
+        rest = b"".join(frame for i, frame in enumerate(frames) if i not in touched)
+        assert losses and out.getvalue() == rest, place
+        damaged[place] = data[place]
 
 
 def test_every_cut_is_noticed_and_the_frames_before_it_are_saved(artifact: Artifact) -> None:
@@ -234,9 +225,7 @@ def test_every_cut_is_noticed_and_the_frames_before_it_are_saved(artifact: Artif
         with pytest.raises(BitstreamError):
             list(read_archive(Source(io.BytesIO(cut))))
         out = io.BytesIO()
-        losses = salvage(
-            Methods(artifact, QUIET), Source(io.BytesIO(cut)), Sink(out), ArchiveResult()
-        )
+        losses = salvage(Crew(artifact, QUIET), Source(io.BytesIO(cut)), Sink(out), ArchiveResult())
         whole = sum(slot.offset + slot.record_bytes <= length for slot in slots)
         assert losses and out.getvalue() == b"".join(texts[:whole]), length
 

@@ -1,11 +1,11 @@
 """A few seconds of the harness that `make fuzz MINUTES=5` runs for longer."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests.fuzz import harness
 
 HARNESS = Path(__file__).with_name("harness.py")
 
@@ -24,11 +24,6 @@ def test_a_short_fuzz_finds_nothing(tmp_path: Path) -> None:
     [("1 / 0", "ZeroDivisionError"), ("bytearray(99 << 20)", "MemoryError"), ("None", None)],
 )
 def test_the_harness_sees_what_it_is_there_for(tmp_path: Path, read: str, hint: str | None) -> None:
-    spec = importlib.util.spec_from_file_location("harness", HARNESS)
-    assert spec is not None and spec.loader is not None
-    harness = importlib.util.module_from_spec(spec)
-    sys.modules["harness"] = harness
-    spec.loader.exec_module(harness)
     subject = harness.Subject("x", [b"x"], lambda _: eval(read))
     problem = harness.try_one(subject, b"x", tmp_path / "x")
     assert (problem is None) == (hint is None)

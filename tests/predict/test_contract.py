@@ -5,16 +5,14 @@ Shapes: B lanes, T positions, V vocab.
 """
 
 import importlib
-import importlib.util
 import pkgutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from tests.audit import twins
 from torch import Tensor
 
 import parbyte.predict
@@ -41,18 +39,6 @@ from parbyte.predict.slot import SlotPredictor
 from parbyte.predict.temperature import TemperaturePredictor
 from parbyte.predict.ttt import TTTPredictor
 
-
-def load_twins() -> ModuleType:
-    path = Path(__file__).parents[1] / "audit" / "twins.py"
-    spec = importlib.util.spec_from_file_location("twins", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["twins"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-twins = load_twins()
 EVERYTHING = {
     "num_layers": 3,
     "num_heads": 4,

@@ -210,3 +210,49 @@ def test_only_coded_numbers_have_bytes_behind_them() -> None:
     assert rows["parbyte, coded"].compressed_bytes == 5
     assert rows["parbyte, measured"].compressed_bytes is None
     assert rows["xz"].compressed_bytes == 275 and not rows["xz"].is_ours
+
+
+def a_verdict(**changes: Any) -> dict[str, Any]:
+    check = {"check": "T1", "title": "future flip", "passed": False, "seconds": 1.5}
+    finding = {"check": "T1", "title": "future flip", "severity": "violation", "figures": {}}
+    return {
+        "format": 1,
+        "subject": "demo",
+        "artifact_sha256": "ef" * 32,
+        "verdict": "invalid",
+        "findings": [{**finding, "evidence": "token <5> moved", "rule": "It may not."}],
+        "checks": [{**check, "figures": {"worst_nats": 0.25, "sha256": {"absent": "ab" * 32}}}],
+        "not_tested": [{"check": "T5", "title": "independence", "reason": "no time"}],
+        **changes,
+    }
+
+
+def test_the_page_shows_the_verdict_on_its_artifact(make_run: MakeRun) -> None:
+    run = make_run()
+    (run / "verdict.json").write_text(json.dumps(a_verdict()))
+    _, page = read_page(run)
+    for text in (
+        "What the audit found: invalid",
+        "T1 future flip violation : token <5> moved It may not.",
+        "worst nats 0.25; sha256 absent abababababab 1.5 s failed",
+        "T5 independence no time",
+    ):
+        assert text in page.text
+    clean = a_verdict(verdict="certified", findings=[])
+    (run / "verdict.json").write_text(json.dumps(clean))
+    assert "No check found anything: 1 were made." in read_page(run)[1].text
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", json.dumps({"format": 1}), json.dumps({"artifact_sha256": "ef" * 32})]
+)
+def test_a_verdict_that_cannot_be_read_is_not_shown(make_run: MakeRun, text: str) -> None:
+    run = make_run()
+    (run / "verdict.json").write_text(text)
+    assert "audit" not in read_page(run)[1].text
+
+
+def test_a_verdict_on_another_artifact_is_not_shown(make_run: MakeRun) -> None:
+    run = make_run()
+    (run / "verdict.json").write_text(json.dumps(a_verdict(artifact_sha256="00" * 32)))
+    assert "audit" not in read_page(run)[1].text

@@ -61,14 +61,19 @@ def counterfactual_sum(
         probs_V = _probs(scorer.alternatives(stream_N, position, range(vocab_size)))
         total = float(probs_V.sum())
         return CounterfactualSum(position=position, total=total, error=0.0, priced=vocab_size)
-    guess_V = scorer.guess(stream_N, position)
-    rank_V = np.argsort(-(_counts(stream_N, vocab_size) if guess_V is None else guess_V))
-    guess_V = np.zeros(vocab_size) if guess_V is None else guess_V
-    drawn = rng.choice(rank_V[config.likely :], size=config.drawn, replace=False)
-    tokens = np.concatenate([rank_V[: config.likely], drawn])
+    guess_V, likely, num_drawn = scorer.guess(stream_N, position), config.likely, config.drawn
+    if guess_V is None:
+        guess_V = np.zeros(vocab_size)
+        rank_V = np.argsort(-_counts(stream_N, vocab_size))
+    else:
+        # What is left to estimate is nothing but rounding, unless a row depends on its token.
+        likely, num_drawn = max(1, likely // 4), max(2, num_drawn // 4)
+        rank_V = np.argsort(-guess_V)
+    drawn = rng.choice(rank_V[likely:], size=num_drawn, replace=False)
+    tokens = np.concatenate([rank_V[:likely], drawn])
     excess = _probs(scorer.alternatives(stream_N, position, tokens.tolist())) - guess_V[tokens]
-    rest, excess_drawn = vocab_size - config.likely, excess[config.likely :]
-    total = guess_V.sum() + excess[: config.likely].sum() + rest * excess_drawn.mean()
+    rest, excess_drawn = vocab_size - likely, excess[likely:]
+    total = guess_V.sum() + excess[:likely].sum() + rest * excess_drawn.mean()
     error = rest * excess_drawn.std(ddof=1) / math.sqrt(len(drawn))
     return CounterfactualSum(
         position=position, total=float(total), error=float(error), priced=len(tokens)

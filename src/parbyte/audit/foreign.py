@@ -1,6 +1,7 @@
 """Somebody else's scorer: a function, or a command that speaks JSON lines (docs/audit.md)."""
 
 import importlib
+import inspect
 import json
 import shlex
 import subprocess
@@ -9,15 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from parbyte.audit.scorer import Scorer, Scores, Stream, to_scores
+from parbyte.audit.scorer import Scorer, Scores, Stream, behind_first, to_scores
 from parbyte.base.errors import DataError, RecipeError
 
-ScoreFunction = Callable[[Stream], Any]
+ScoreFunction = Callable[..., Any]
 _SHOWN = 120
 
 
 class FunctionScorer(Scorer):
-    """A function from uint16[N] to nats float64[N], or to a mapping with more (docs/audit.md)."""
+    """A function from uint16[N] to nats float64[N], or to a mapping with more (docs/audit.md).
+
+    One of two parameters takes inputs and targets, uint16[N - 1] each, and prices the targets.
+    """
 
     def __init__(
         self,
@@ -32,11 +36,20 @@ class FunctionScorer(Scorer):
     ) -> None:
         self.name, self.vocab_size, self.bos_id = name, vocab_size, bos_id
         self.chunk, self.window, self.is_per_document = chunk, window, is_per_document
+        self.takes_apart = _num_parameters(function) == 2
         self._function = function
 
     def score(self, stream_N: Stream) -> Scores:
         """See Scorer."""
+        if self.takes_apart:
+            return self.score_apart(stream_N[:-1], stream_N[1:])
         return to_scores(self._function(stream_N.copy()), len(stream_N), self.name)
+
+    def score_apart(self, inputs_M: Stream, targets_M: Stream) -> Scores:
+        """See Scorer."""
+        # A stream of one token asks for nothing.
+        nats_M = self._function(inputs_M.copy(), targets_M.copy()) if len(targets_M) else []
+        return behind_first(to_scores(nats_M, len(targets_M), self.name))
 
 
 class CommandScorer(Scorer):
@@ -59,10 +72,21 @@ class CommandScorer(Scorer):
 
     def score(self, stream_N: Stream) -> Scores:
         """See Scorer. Raises DataError if the command ends or answers with something else."""
+        answer = self._ask({"tokens": stream_N.tolist()})
+        if isinstance(answer, dict) and answer.get("apart") is True:
+            self.takes_apart = True
+        return to_scores(answer, len(stream_N), self.name)
+
+    def score_apart(self, inputs_M: Stream, targets_M: Stream) -> Scores:
+        """See Scorer. Raises DataError as `score` does."""
+        answer = self._ask({"inputs": inputs_M.tolist(), "targets": targets_M.tolist()})
+        return behind_first(to_scores(answer, len(targets_M), self.name))
+
+    def _ask(self, question: dict[str, Any]) -> Any:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None and stdout is not None
         try:
-            stdin.write(json.dumps({"tokens": stream_N.tolist()}) + "\n")
+            stdin.write(json.dumps(question) + "\n")
             stdin.flush()
             line = stdout.readline()
         except BrokenPipeError:
@@ -75,7 +99,7 @@ class CommandScorer(Scorer):
             raise DataError(f"'{self.name}' answered no JSON: {line[:_SHOWN]!r}") from None
         if isinstance(answer, dict) and "error" in answer:
             raise DataError(f"'{self.name}' says: {str(answer['error'])[:_SHOWN]}")
-        return to_scores(answer, len(stream_N), self.name)
+        return answer
 
     def close(self) -> None:
         """End the command."""
@@ -105,3 +129,13 @@ def load_function(name: str) -> ScoreFunction:
     if not callable(function):
         raise RecipeError(f"module '{module_name}' has no function '{function_name}'")
     return function
+
+
+def _num_parameters(function: ScoreFunction) -> int:
+    """Return how many arguments a function must be given by position."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # a compiled function without a signature
+        return 1
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in kinds and p.default is inspect.Parameter.empty for p in parameters)

@@ -15,6 +15,7 @@ from torch import Tensor
 from parbyte.audit.scorer import Nats, Scorer, Scores, Stream
 from parbyte.base.errors import DataError
 from parbyte.predict.predictor import Predictor
+from parbyte.score.measure import prices
 from parbyte.text.lanes import Lanes, lane_offsets, plan_lanes
 
 
@@ -36,6 +37,7 @@ class LanesScorer(Scorer):
         self.bos_id: int = bos_id
         self.chunk = predictor.chunk
         self.window = window
+        self.takes_apart = True
         self._predictor = predictor
         self._num_lanes = num_lanes
         self._min_lane_tokens = min_lane_tokens
@@ -44,6 +46,13 @@ class LanesScorer(Scorer):
         """See Scorer."""
         lanes = self._lanes(stream_N)
         return self._place(lanes, *self._walk(lanes), len(stream_N))
+
+    def score_apart(self, inputs_M: Stream, targets_M: Stream) -> Scores:
+        """See Scorer. What a chunk's rows are asked with ends in a target; inputs are observed."""
+        stream_N = np.concatenate([inputs_M, targets_M[-1:]])
+        priced_N = np.concatenate([inputs_M[:1], targets_M])
+        lanes = self._lanes(stream_N)
+        return self._place(lanes, *self._walk(lanes, self._lanes(priced_N)), len(stream_N))
 
     def order(self, stream_N: Stream) -> NDArray[np.int64]:
         """See Scorer. A position's place in its lane."""
@@ -93,8 +102,11 @@ class LanesScorer(Scorer):
             documents, self.bos_id, self._num_lanes, min_lane_tokens=self._min_lane_tokens
         )
 
-    def _walk(self, lanes: Lanes) -> tuple[list[Nats], float]:
-        """Return the prices of each lane, and the largest |ln sum p| of all rows."""
+    def _walk(self, lanes: Lanes, priced: Lanes | None = None) -> tuple[list[Nats], float]:
+        """Return the prices of each lane, and the largest |ln sum p| of all rows.
+
+        priced: other tokens at the same places, whose prices are asked for.
+        """
         predictor, longest = self._predictor, max(lanes.lengths)
         parts: list[Nats] = []
         row_error = 0.0
@@ -102,9 +114,12 @@ class LanesScorer(Scorer):
         for start in range(0, longest, predictor.chunk):
             stop = min(start + predictor.chunk, longest)
             tokens_BT = torch.from_numpy(lanes.padded(start, stop, self.bos_id))
-            rows_BTV = predictor.log_probs(tokens_BT)
+            priced_BT = torch.from_numpy((priced or lanes).padded(start, stop, self.bos_id))
+            # The last token is in no row's past, so it is a target and nothing else.
+            asked_BT = torch.cat([tokens_BT[:, :-1], priced_BT[:, -1:]], dim=1)
+            rows_BTV = predictor.log_probs(asked_BT)
             predictor.observe(tokens_BT)
-            parts.append(_gather(rows_BTV, tokens_BT))
+            parts.append(prices(rows_BTV, priced_BT))
             row_error = max(row_error, float(rows_BTV.logsumexp(-1).abs().max()))
         predictor.restore()
         nats_BT = np.concatenate(parts, axis=1) if parts else np.zeros((len(lanes.tokens), 0))
@@ -132,11 +147,6 @@ class LanesScorer(Scorer):
             predictor.observe(past_BT)
         block_BT = torch.from_numpy(lanes.padded(first, moment + 1, self.bos_id))
         return block_BT, lane, moment - first
-
-
-def _gather(rows_BTV: Tensor, tokens_BT: Tensor) -> Nats:
-    index_BT1 = tokens_BT.to(rows_BTV.device)[:, :, None]
-    return -rows_BTV.gather(2, index_BT1)[:, :, 0].cpu().numpy().astype(np.float64)
 
 
 def _cut(lanes: Lanes, moment: int) -> Lanes:

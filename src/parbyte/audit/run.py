@@ -63,6 +63,7 @@ def audit(
     gaps = [answer for answer in answers if isinstance(answer, NotTested)]
     return Verdict(
         subject=subject.name,
+        artifact_sha256=subject.artifact_sha256,
         checks=tuple(answer for answer in answers if isinstance(answer, CheckResult)),
         not_tested=(*gaps, *known_gaps(subject), *not_tested),
     )
@@ -78,9 +79,9 @@ def known_gaps(subject: Subject) -> list[NotTested]:
         gaps.append(NotTested(check="T8", reason="the whole text: only a sample was scored"))
     if subject.tokenizer is not None and subject.text is None:
         gaps.append(NotTested(check="T9", reason="the text: only corner cases were tried"))
-    gaps.append(
-        NotTested(check="T1", reason="inputs and answers apart: a scorer takes one stream of both")
-    )
+    if not scorer.takes_apart:
+        reason = "inputs and targets apart: this scorer takes one stream of both"
+        gaps.append(NotTested(check="T1", reason=reason))
     return gaps
 
 

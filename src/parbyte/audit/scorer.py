@@ -7,7 +7,7 @@ Shapes: N positions of a stream, B lanes, T positions of a chunk, V vocab, K alt
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,12 +46,21 @@ class Scorer(ABC):
     """Positions between two updates of its state; 0 if unknown."""
     window: int = 0
     """Longest span it sees at once; 0 if unknown."""
+    takes_apart: bool = False
+    """True if it can be given inputs and targets as two arrays."""
     is_per_document: bool = False
     """True if it says that documents are priced independently of each other."""
 
     @abstractmethod
     def score(self, stream_N: Stream) -> Scores:
         """Price a stream from scratch, in its real batching."""
+
+    def score_apart(self, inputs_M: Stream, targets_M: Stream) -> Scores:
+        """Price targets_M[i], at position i + 1 of a stream, given inputs_M[: i + 1]; M = N - 1.
+
+        Only asked of a scorer that takes them apart. Position 0 is an input only.
+        """
+        raise NotImplementedError
 
     def order(self, stream_N: Stream) -> NDArray[np.int64]:
         """Return when each position is decoded: it may depend on smaller moments, -1 is free."""
@@ -126,6 +135,15 @@ def to_scores(answer: Any, length: int, name: str) -> Scores:
         times_N=np.bincount(places, minlength=length),
         total_nats=float(prices.sum()) if total is None else total,
         num_bytes=num_bytes,
+    )
+
+
+def behind_first(scores: Scores) -> Scores:
+    """Put a position that was not priced before all others: what targets alone do not have."""
+    return replace(
+        scores,
+        nats_N=np.concatenate([[np.nan], scores.nats_N]),
+        times_N=np.concatenate([np.zeros(1, np.int64), scores.times_N]),
     )
 
 

@@ -3,8 +3,9 @@
 Shapes: N positions of a stream.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +59,9 @@ class Subject:
     """The same law in the batching of the whole text; default: `scorer`."""
     untrained: Scorer | None = None
     build: Build | None = None
+    build_figures: Mapping[str, Any] = field(default_factory=dict)
+    """How the artifact is built again: what T5 puts beside its hashes."""
+    artifact_sha256: str | None = None
     _base: Scores | None = field(default=None, repr=False)
 
     def base(self) -> Scores:

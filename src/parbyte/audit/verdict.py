@@ -88,6 +88,8 @@ class Verdict:
     """The whole audit of one subject."""
 
     subject: str
+    artifact_sha256: str | None = None
+    """Of the artifact that was audited; None for a foreign scorer."""
     checks: tuple[CheckResult, ...]
     not_tested: tuple[NotTested, ...] = ()
 
@@ -113,6 +115,7 @@ class Verdict:
         return {
             "format": 1,
             "subject": self.subject,
+            "artifact_sha256": self.artifact_sha256,
             "verdict": self.verdict,
             "findings": [
                 {**asdict(f), "title": TITLES[f.check], "rule": f.rule} for f in self.findings

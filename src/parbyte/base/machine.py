@@ -13,11 +13,16 @@ def describe_machine() -> dict[str, Any]:
     """Return the hardware that this process may use, as plain JSON values."""
     return {
         "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": num_cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": platform.system(),
         "architecture": platform.machine(),
     }
+
+
+def num_cores() -> int:
+    """Return how many processor cores this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def has_native_bfloat16() -> bool:

@@ -9,9 +9,11 @@ import typer
 
 from parbyte.base.errors import DataError, RecipeError
 from parbyte.base.log import console_for
+from parbyte.base.machine import num_cores
 from parbyte.base.units import coded_bits_per_byte
 from parbyte.cli.entry import DONE, NOT_PROVEN
 from parbyte.cli.options import (
+    JobsOption,
     JsonOption,
     LanesOption,
     ModelArgument,
@@ -37,7 +39,17 @@ ArchiveArgument = Annotated[
 OutFile = Annotated[
     Path | None, typer.Option("-o", "--out", metavar="OUT", help="Result; -: standard output.")
 ]
+FrameOption = Annotated[
+    int,
+    typer.Option(
+        "--frame-bytes",
+        min=1 << 10,
+        max=1 << 28,
+        help="Text of one frame: what damage costs, what one core works on.",
+    ),
+]
 _CODEC = CodecConfig()
+_FRAME_BYTES = 1 << 20
 
 
 def compress(
@@ -46,6 +58,8 @@ def compress(
     out: OutFile = None,
     lanes: LanesOption = _CODEC.lanes,
     threads: ThreadsOption = _CODEC.threads,
+    frame_bytes: FrameOption = _FRAME_BYTES,
+    jobs: JobsOption = 0,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
@@ -54,8 +68,10 @@ def compress(
     result_path = out or (_PIPE if file == _PIPE else _beside(file))
     from parbyte.codec.restore import compress_path
 
-    config, console = CodecConfig(lanes=lanes, threads=threads), console_for(quiet=quiet)
-    done, left_out = compress_path(artifact, source, _output(result_path, as_json), config, console)
+    config = CodecConfig(lanes=lanes, threads=threads, frame_bytes=frame_bytes)
+    sink, console = _output(result_path, as_json), console_for(quiet=quiet)
+    jobs = jobs or num_cores()
+    done, left_out = compress_path(artifact, source, sink, config, console, jobs)
     for name in left_out:
         console.say(f"left out: {name!r} is no file or folder")
     result = {
@@ -84,6 +100,7 @@ def decompress(
     salvage: Annotated[
         bool, typer.Option("--salvage", help="Write what is whole of a damaged file.")
     ] = False,
+    jobs: JobsOption = 0,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
@@ -99,7 +116,10 @@ def decompress(
     from parbyte.codec.restore import restore
 
     sink, console = _output(result_path, as_json), console_for(quiet=quiet)
-    done, losses = restore(artifact, source, sink, console, document=doc, is_salvage=salvage)
+    jobs = jobs or num_cores()
+    done, losses = restore(
+        artifact, source, sink, console, document=doc, is_salvage=salvage, jobs=jobs
+    )
     _tell(losses)
     rows = [
         ("text", f"{done.text_bytes:,} bytes", str(result_path)),
@@ -142,6 +162,7 @@ def list(
 def test(
     model: ModelArgument,
     file: ArchiveArgument,
+    jobs: JobsOption = 0,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
@@ -149,7 +170,7 @@ def test(
     source, artifact = _input(file), artifact_path(model)
     from parbyte.codec.restore import examine
 
-    done, losses = examine(artifact, source, console_for(quiet=quiet))
+    done, losses = examine(artifact, source, console_for(quiet=quiet), jobs or num_cores())
     _tell(losses)
     figures = _figures(None, done)
     result = {"sound": not losses, **figures, "lost": _lost(losses)}

@@ -31,6 +31,10 @@ LanesOption = Annotated[
 ]
 ThreadsOption = Annotated[int, typer.Option(min=1, max=256, help="CPU threads.")]
 
+JobsOption = Annotated[
+    int, typer.Option(min=0, max=256, help="Frames coded at once; 0: one a core. Same bytes.")
+]
+
 
 def artifact_path(model: Path) -> Path:
     """Return the artifact that a path stands for: itself, or the one in a run folder."""

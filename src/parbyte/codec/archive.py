@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -9,8 +10,9 @@ from parbyte.base.clock import Stopwatch
 from parbyte.base.errors import BitstreamError
 from parbyte.base.log import Console
 from parbyte.codec.config import CodecConfig
+from parbyte.codec.crew import Crew
 from parbyte.codec.methods import Methods
-from parbyte.codec.pieces import Entry, Piece, from_table, gather, to_table
+from parbyte.codec.pieces import Batch, Entry, Piece, from_table, gather, to_table
 from parbyte.codec.record import (
     END,
     FOOTER_BYTES,
@@ -81,37 +83,42 @@ def compress_entries(
     entries: Iterable[Entry],
     sink: IO[bytes],
     console: Console,
+    jobs: int = 1,
 ) -> ArchiveResult:
-    """Write an archive to a stream, forwards only, with one frame in memory."""
-    methods, watch, done = Methods(artifact, console), Stopwatch(), ArchiveResult()
+    """Write an archive to a stream, forwards only, with one frame in memory for each job."""
+
+    def encode(methods: Methods, batch: Batch) -> tuple[Batch, int, bytes]:
+        return batch, *methods.encode(batch.texts, config)
+
+    crew, watch, done = Crew(artifact, console, jobs), Stopwatch(), ArchiveResult()
     sink.write(MAGIC)
     slots: list[Slot] = []
     offset = len(MAGIC)
-    for number, batch in enumerate(gather(entries, config.frame_bytes)):
-        kind, payload = methods.encode(batch.texts, config)
-        head = Head(
-            kind=kind,
-            number=number,
-            start=done.text_bytes,
-            text_bytes=batch.num_bytes,
-            first=batch.first,
-            table=to_table(batch, number),
-            payload_bytes=len(payload),
-            payload_crc=zlib.crc32(payload),
-        )
-        data = head.to_bytes()
-        sink.write(data)
-        sink.write(payload)
-        begun = sum(piece.begins for piece in batch.pieces)
-        slots.append(_slot(head, data[-4:], offset, len(data), done.documents, begun))
-        offset += slots[-1].record_bytes
-        done.text_bytes += batch.num_bytes
-        done.documents += begun
-        done.frames[METHOD_NAMES[kind]] += 1
+    with closing(crew.map(encode, gather(entries, config.frame_bytes))) as frames:
+        for number, (batch, kind, payload) in enumerate(frames):
+            head = Head(
+                kind=kind,
+                number=number,
+                start=done.text_bytes,
+                text_bytes=batch.num_bytes,
+                first=batch.first,
+                table=to_table(batch, number),
+                payload_bytes=len(payload),
+                payload_crc=zlib.crc32(payload),
+            )
+            data = head.to_bytes()
+            sink.write(data)
+            sink.write(payload)
+            begun = sum(piece.begins for piece in batch.pieces)
+            slots.append(_slot(head, data[-4:], offset, len(data), done.documents, begun))
+            offset += slots[-1].record_bytes
+            done.text_bytes += batch.num_bytes
+            done.documents += begun
+            done.frames[METHOD_NAMES[kind]] += 1
     end = end_record(slots, done.text_bytes, done.documents)
     sink.write(end)
     done.bitstream_bytes = offset + len(end)
-    return finish(done, methods, watch)
+    return finish(done, crew, watch)
 
 
 def read_archive(source: Source) -> Iterator[Coded]:
@@ -141,12 +148,16 @@ def read_archive(source: Source) -> Iterator[Coded]:
         yield coded
 
 
-def decode_into(methods: Methods, frames: Iterable[Coded], sink: Sink, done: ArchiveResult) -> None:
-    """Decode frames in order and hand their pieces on."""
-    for coded in frames:
-        text = decode_one(methods, coded)
-        give(sink, coded, text)
-        count(done, coded)
+def decode_into(crew: Crew, frames: Iterable[Coded], sink: Sink, done: ArchiveResult) -> None:
+    """Decode frames and hand their pieces on in order."""
+
+    def decode(methods: Methods, coded: Coded) -> tuple[Coded, bytes]:
+        return coded, decode_one(methods, coded)
+
+    with closing(crew.map(decode, frames)) as decoded:
+        for coded, text in decoded:
+            give(sink, coded, text)
+            count(done, coded)
 
 
 def decode_one(methods: Methods, coded: Coded) -> bytes:
@@ -175,9 +186,9 @@ def count(done: ArchiveResult, coded: Coded) -> None:
     done.frames[METHOD_NAMES[coded.head.kind]] += 1
 
 
-def finish(done: ArchiveResult, methods: Methods, watch: Stopwatch) -> ArchiveResult:
+def finish(done: ArchiveResult, crew: Crew, watch: Stopwatch) -> ArchiveResult:
     """Complete a result."""
-    done.tokens, done.nats, done.seconds = methods.tokens, methods.nats, watch.elapsed_s()
+    done.tokens, done.nats, done.seconds = crew.tokens, crew.nats, watch.elapsed_s()
     return done
 
 

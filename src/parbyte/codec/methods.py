@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import zstandard
 
@@ -35,8 +36,10 @@ _TOLERANCE = 1.25
 class Methods:
     """Codes and decodes frames with one model, which is built when it is first needed."""
 
-    def __init__(self, artifact: Artifact, console: Console) -> None:
+    def __init__(self, artifact: Artifact, console: Console, decoding_threads: int = 0) -> None:
+        """decoding_threads: 0: as many as the bitstream permits."""
         self._artifact = artifact
+        self._decoding_threads = decoding_threads
         self._console = console
         self._predictor = None
         self._checked: tuple[Header, Header] | None = None
@@ -89,7 +92,7 @@ class Methods:
         frames = list(reader.frames())
         if len(frames) != 1 or frames[0].text_bytes != text_bytes:
             raise BitstreamError("a frame's text has another length than its head says")
-        with coding_arithmetic(decoding_threads(reader.header)):
+        with coding_arithmetic(self._decoding_threads or decoding_threads(reader.header)):
             try:
                 text, nats = decode_frame(
                     self._built(), self._artifact.tokenizer, frames[0], self._console
@@ -117,7 +120,7 @@ class Methods:
             return True
         middle = len(text) // 2
         sample = text[middle : middle + _SAMPLE_BYTES]
-        quiet = Console(quiet=True)
+        quiet = replace(self._console, quiet=True, live=False)
         try:
             _, nats = encode_frame(self._built(), self._artifact.tokenizer, [sample], 1, quiet)
         except DataError:  # perhaps only because the sample begins within a character

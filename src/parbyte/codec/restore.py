@@ -22,7 +22,7 @@ from parbyte.codec.archive import (
 from parbyte.codec.bitstream import BitstreamReader
 from parbyte.codec.compress import decompress_file
 from parbyte.codec.config import CodecConfig
-from parbyte.codec.methods import Methods
+from parbyte.codec.crew import Crew
 from parbyte.codec.pieces import Entry
 from parbyte.codec.record import MAGIC, Source
 from parbyte.codec.salvage import (
@@ -45,8 +45,11 @@ def compress_path(
     out: Path | IO[bytes],
     config: CodecConfig,
     console: Console,
+    jobs: int = 1,
 ) -> tuple[ArchiveResult, list[str]]:
     """Compress a file, a folder or a stream; return also the names that were left out.
+
+    jobs: frames coded at once; the bytes do not depend on it.
 
     Raises ArtifactError, DataError, ResourceError.
     """
@@ -65,7 +68,7 @@ def compress_path(
         if isinstance(out, Path) and source.resolve() == out.resolve():
             raise DataError(f"'{out}' would overwrite its own source: choose another output")
     with _opened_for_writing(out) as sink:
-        return compress_entries(artifact, config, entries, sink, console), left_out
+        return compress_entries(artifact, config, entries, sink, console, jobs), left_out
 
 
 def restore(
@@ -76,8 +79,11 @@ def restore(
     *,
     document: int | None = None,
     is_salvage: bool = False,
+    jobs: int = 1,
 ) -> tuple[ArchiveResult, list[Loss]]:
     """Restore an archive or a bitstream, one document of it, or what is left; out None: nowhere.
+
+    jobs: frames of an archive decoded at once.
 
     Raises BitstreamError, ArtifactError, DataError, ResourceError.
     """
@@ -88,20 +94,20 @@ def restore(
                 if is_salvage or document is not None:
                     raise RecipeError(f"{name}only archives made by `compress` have parts to find")
                 return _restore_plain(artifact_path, stream, source, out, console), []
-            methods = Methods(load_artifact(artifact_path), console)
-            return _restore(methods, stream, out, document, is_salvage)
+            crew = Crew(load_artifact(artifact_path), console, jobs)
+            return _restore(crew, stream, out, document, is_salvage)
         except BitstreamError as error:
             raise BitstreamError(f"{name}{error}") from None
 
 
 def examine(
-    artifact_path: Path, source: Path | IO[bytes], console: Console
+    artifact_path: Path, source: Path | IO[bytes], console: Console, jobs: int = 1
 ) -> tuple[ArchiveResult, list[Loss]]:
     """Decode an archive or a bitstream to nowhere and return what is damaged."""
     with _opened_for_reading(source, needs_seek=True) as stream:
         is_plain = _first_bytes(stream) == _PLAIN
         given = source if isinstance(source, Path) else stream
-        return restore(artifact_path, given, None, console, is_salvage=not is_plain)
+        return restore(artifact_path, given, None, console, is_salvage=not is_plain, jobs=jobs)
 
 
 def list_archive(source: Path | IO[bytes]) -> list[Listed]:
@@ -118,7 +124,7 @@ def list_archive(source: Path | IO[bytes]) -> list[Listed]:
 
 
 def _restore(
-    methods: Methods,
+    crew: Crew,
     stream: IO[bytes],
     out: Path | IO[bytes] | None,
     document: int | None,
@@ -127,18 +133,18 @@ def _restore(
     watch, source, done = Stopwatch(), Source(stream), ArchiveResult()
     if document is not None:
         with _sink(out, is_folder=False) as sink:
-            return finish(read_document(methods, source, document, sink), methods, watch), []
+            return finish(read_document(crew, source, document, sink), crew, watch), []
     if is_salvage:
         with _sink(out, is_folder=out is not None and holds_names(source)) as sink:
-            losses = salvage(methods, source, sink, done)
-        return finish(done, methods, watch), losses
+            losses = salvage(crew, source, sink, done)
+        return finish(done, crew, watch), losses
     frames = read_archive(source)
     first = list(itertools.islice(frames, 1))
     is_folder = any(piece.name for coded in first for piece in coded.pieces)
     with _sink(out, is_folder=is_folder) as sink:
-        decode_into(methods, itertools.chain(first, frames), sink, done)
+        decode_into(crew, itertools.chain(first, frames), sink, done)
         done.bitstream_bytes = source.position
-    return finish(done, methods, watch), []
+    return finish(done, crew, watch), []
 
 
 def _restore_plain(

@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 from parbyte.base.errors import BitstreamError, DataError
 from parbyte.codec.archive import (
@@ -15,6 +17,7 @@ from parbyte.codec.archive import (
     give,
     head_at,
 )
+from parbyte.codec.crew import Crew
 from parbyte.codec.methods import Methods
 from parbyte.codec.pieces import Piece, from_table
 from parbyte.codec.record import (
@@ -55,37 +58,42 @@ class Listed:
     is_folder: bool
 
 
-def salvage(methods: Methods, source: Source, sink: Sink, done: ArchiveResult) -> list[Loss]:
+def salvage(crew: Crew, source: Source, sink: Sink, done: ArchiveResult) -> list[Loss]:
     """Restore every frame that is whole and return what is lost.
 
     Raises BitstreamError if a sound frame needs another model or engine.
     """
     losses: list[Loss] = []
     document = -1
-    for item in _survey(source):
-        if isinstance(item, Loss):
-            losses.append(item)
-            continue
-        methods.check(item.head, item.payload)
-        try:
-            text = decode_one(methods, item)
-        except BitstreamError as error:
-            stop = item.head.start + item.head.text_bytes
-            losses.append(Loss(item.head.start, stop, str(error)))
-            continue
-        if not item.pieces[0].begins and item.head.first != document:
-            sink.end()
-            if sink.needs_names:
-                stop = item.head.start + item.pieces[0].size
-                losses.append(Loss(item.head.start, stop, "the name of the document is lost"))
-        give(sink, item, text)
-        count(done, item)
-        document = item.head.first + len(item.pieces) - 1
+    with closing(crew.map(_decode_or_lose, _survey(source))) as decoded:
+        for found in decoded:
+            if isinstance(found, Loss):
+                losses.append(found)
+                continue
+            item, text = found
+            if not item.pieces[0].begins and item.head.first != document:
+                sink.end()
+                if sink.needs_names:
+                    stop = item.head.start + item.pieces[0].size
+                    losses.append(Loss(item.head.start, stop, "the name of the document is lost"))
+            give(sink, item, text)
+            count(done, item)
+            document = item.head.first + len(item.pieces) - 1
     done.bitstream_bytes = source.stream.seek(0, 2)
     return losses
 
 
-def read_document(methods: Methods, source: Source, number: int, sink: Sink) -> ArchiveResult:
+def _decode_or_lose(methods: Methods, item: Coded | Loss) -> tuple[Coded, bytes] | Loss:
+    if isinstance(item, Loss):
+        return item
+    methods.check(item.head, item.payload)
+    try:
+        return item, decode_one(methods, item)
+    except BitstreamError as error:
+        return Loss(item.head.start, item.head.start + item.head.text_bytes, str(error))
+
+
+def read_document(crew: Crew, source: Source, number: int, sink: Sink) -> ArchiveResult:
     """Restore one document; no frame is decoded that holds nothing of it.
 
     Raises DataError if there is no such document, BitstreamError.
@@ -94,9 +102,12 @@ def read_document(methods: Methods, source: Source, number: int, sink: Sink) -> 
     if not 0 <= number < end.first:
         raise DataError(f"no document {number}: the archive holds {end.first:,}, counted from 0")
     done = ArchiveResult(bitstream_bytes=source.stream.seek(0, 2), documents=1)
-    for head, pieces in _heads_of(source, slots, number):
-        coded = Coded(head, pieces, read_payload(source, head))
-        done.text_bytes += _give_one(methods, coded, number, sink)
+    heads = _heads_of(source, slots, number)
+    frames = (Coded(head, pieces, read_payload(source, head)) for head, pieces in heads)
+    with closing(crew.map(partial(_part_of, number), frames)) as parts:
+        for text in parts:
+            sink.write(text)
+            done.text_bytes += len(text)
     return done
 
 
@@ -136,13 +147,10 @@ def _heads_of(source: Source, slots: list[Slot], number: int) -> Iterator[tuple[
                 yield head, pieces
 
 
-def _give_one(methods: Methods, coded: Coded, number: int, sink: Sink) -> int:
+def _part_of(number: int, methods: Methods, coded: Coded) -> bytes:
     place = number - coded.head.first
     before = sum(piece.size for piece in coded.pieces[:place])
-    piece = coded.pieces[place]
-    text = decode_one(methods, coded)[before : before + piece.size]
-    sink.write(text)
-    return len(text)
+    return decode_one(methods, coded)[before : before + coded.pieces[place].size]
 
 
 def _survey(source: Source) -> Iterator[Coded | Loss]:

@@ -11,6 +11,7 @@ from parbyte.base.files import read_json
 from parbyte.base.units import bits_per_byte
 from parbyte.report.figures import CurvePoint
 from parbyte.report.heatmap import HeatMap, read_heat_map
+from parbyte.report.verdict_part import read_verdict
 from parbyte.score.ledger import read_ledger
 
 HELDOUT_FILE = Path("data") / "heldout.txt"
@@ -41,6 +42,8 @@ class Evidence:
     recipe: str
     sample: str
     """Text that the model wrote; empty if there is none."""
+    verdict: Mapping[str, Any] | None
+    """What `parbyte audit` said of this artifact; None if it was not asked."""
 
     @property
     def bytes_per_token(self) -> float | None:
@@ -68,6 +71,7 @@ def read_evidence(folder: Path) -> Evidence:
         heat=read_heat_map(folder / "explanation.json"),
         recipe=(folder / "recipe.toml").read_text(encoding="utf-8"),
         sample=sample.read_text(encoding="utf-8", errors="replace") if sample.is_file() else "",
+        verdict=read_verdict(folder, scorecard["hashes"]["artifact"]),
     )
 
 

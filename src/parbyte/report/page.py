@@ -20,6 +20,7 @@ from parbyte.report.figures import (
     draw_parts,
     draw_training,
 )
+from parbyte.report.verdict_part import show_verdict
 
 REPORT_FILE = "report.html"
 _NUM_EXTRACTS = 3
@@ -158,6 +159,7 @@ def _view(evidence: Evidence, baselines: Sequence[Baseline]) -> dict[str, Any]:
         "heat": evidence.heat,
         "recipe": evidence.recipe,
         "sample": evidence.sample,
+        "verdict": show_verdict(evidence.verdict) if evidence.verdict else None,
     }
 
 

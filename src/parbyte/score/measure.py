@@ -33,7 +33,7 @@ def measure(predictor: Predictor, lanes: Lanes, tokenizer: Tokenizer, console: C
         for start in range(0, longest, predictor.chunk):
             stop = min(start + predictor.chunk, longest)
             tokens_BT = torch.from_numpy(lanes.padded(start, stop, tokenizer.bos_id))
-            nats_BT = _nats(predictor, tokens_BT)
+            nats_BT = prices(predictor.log_probs(tokens_BT), tokens_BT)
             predictor.observe(tokens_BT)
             for row_T, offset, length in zip(nats_BT, offsets, lanes.lengths, strict=True):
                 count = max(0, min(stop, length) - start)
@@ -52,10 +52,10 @@ def measure(predictor: Predictor, lanes: Lanes, tokenizer: Tokenizer, console: C
     return ledger_of("measured", _by_document(starts, is_scored_N, bytes_N, nats_N))
 
 
-def _nats(predictor: Predictor, tokens_BT: torch.Tensor) -> NDArray[np.float64]:
-    log_probs_BTV = predictor.log_probs(tokens_BT)
-    index_BT1 = tokens_BT.to(log_probs_BTV.device)[:, :, None]
-    return -log_probs_BTV.gather(2, index_BT1)[:, :, 0].cpu().numpy().astype(np.float64)
+def prices(rows_BTV: torch.Tensor, tokens_BT: torch.Tensor) -> NDArray[np.float64]:
+    """Return what each token costs under its row of log-probabilities, nats float64[B, T]."""
+    index_BT1 = tokens_BT.to(rows_BTV.device)[:, :, None]
+    return -rows_BTV.gather(2, index_BT1)[:, :, 0].cpu().numpy().astype(np.float64)
 
 
 def _by_document(
