@@ -154,11 +154,16 @@ def _pack_artifact(run: Run, records: Records) -> StageResult:
     from safetensors.torch import load_file
 
     from parbyte.pack.artifact import build_artifact, inspect_artifact
+    from parbyte.quant.calibration import TrainingText
+    from parbyte.quant.heal import Batches
+    from parbyte.quant.rounder import Training
     from parbyte.text.prepare import load_run_tokenizer
     from parbyte.text.shards import count_tokens
 
     recipe = run.recipe
-    shape = _model_shape(run)
+    shape, train = _model_shape(run), recipe.train
+    batches = Batches(batch_tokens=train.batch_tokens, seq_len=train.seq_len, seed=train.seed)
+    training = Training(TrainingText(run.path(DATA_FOLDER)), batches, run.console)
     blob = build_artifact(
         load_file(run.path(WEIGHTS_FILE)),
         shape,
@@ -169,10 +174,17 @@ def _pack_artifact(run: Run, records: Records) -> StageResult:
         recipe.track.cap_bytes,
         _artifact_label(recipe),
         token_counts=count_tokens(run.path(DATA_FOLDER), "train", shape.vocab_size),
+        training=training,
     )
     write_bytes(run.path(ARTIFACT_FILE), blob)
     contents = inspect_artifact(run.path(ARTIFACT_FILE))
-    figures = {"artifact_bytes": len(blob), "artifact_parts": contents["parts"]}
+    healed = training.healed
+    figures = {
+        "artifact_bytes": len(blob),
+        "artifact_parts": contents["parts"],
+        "heal_seconds": healed.seconds if healed else 0.0,
+        "heal_steps": healed.steps if healed else 0,
+    }
     return StageResult(outputs=[ARTIFACT_FILE], figures=figures)
 
 

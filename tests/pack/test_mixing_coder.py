@@ -1,4 +1,4 @@
-"""pack.mixing_coder: round trip, size against entropy and compressors, fixed bytes, hostile words."""
+"""pack.mixing_coder: round trip, size against entropy and compressors, hostile words."""
 
 import lzma
 

@@ -1,4 +1,4 @@
-"""The text that a quantiser may look at: of the training split, of the model's own making, or noise.
+"""The text that a quantiser may look at: of the training split, of the model's own, or noise.
 
 There is no way to make a `TrainingText` of any other split, nor a `Calibration` of any other
 text: what is held out cannot be passed, whatever a caller does. Shapes: W windows, T positions.

@@ -87,8 +87,8 @@ def heal(
     }
     model = GPT(model_config, seed=None).train()
     optimizer = torch.optim.Adam(list(masters.values()), lr=config.heal_lr, betas=_BETAS)
-    watch, losses = Stopwatch(), [0.0]
-    losses.clear()
+    losses: list[float] = []
+    watch = Stopwatch()
     with (
         closing(_open(text, batches)) as loader,
         console.progress("healing", config.heal_steps or config.heal_seconds) as progress,
@@ -107,7 +107,7 @@ def heal(
 
 
 def _share_done(config: QuantConfig, steps: int, elapsed_s: float) -> float:
-    """Return how much of the budget is spent; by the clock, a step that would not fit is not begun."""
+    """Return how much of the budget is spent; a step that would not fit is not begun."""
     if config.heal_steps:
         return steps / config.heal_steps
     next_s = elapsed_s / steps if steps else 0.0
@@ -115,7 +115,7 @@ def _share_done(config: QuantConfig, steps: int, elapsed_s: float) -> float:
 
 
 def _begin(weight: Tensor, grid: Codes | None) -> Tensor:
-    """Return the nearest weight that rounds to the given code, or the weight where there is none."""
+    """Return the nearest weight that rounds to the given code; the weight where there is none."""
     if grid is None:
         return weight.clone()
     scale = grid.scale.float().unsqueeze(-1)
@@ -153,6 +153,8 @@ def _result(
         what = "made no step" if not losses else "diverged"
         remedy = "raise 'quant.heal_seconds'" if not losses else "lower 'quant.heal_lr'"
         raise RecipeError(f"healing {what}: {remedy}")
+    unreached = [name for name, master in masters.items() if master.grad is None]
+    assert not unreached, f"healing reaches every weight, not so {unreached}"
     seen = _on_grid(masters, grids)
     moved = sum(int((seen[n] != dequantize(grid)).sum()) for n, grid in grids.items())
     total = sum(grid.codes.numel() for grid in grids.values())
@@ -165,7 +167,6 @@ def _result(
         last_loss=sum(losses[-tenth:]) / tenth,
         moved=moved / max(1, total),
     )
-    assert not grids or moved or not any(seen[n].requires_grad for n in grids), "healing engaged"
     console.say(
         f"healed {healed.steps:,} steps in {seconds:.1f} s: loss {healed.first_loss:.4f} -> "
         f"{healed.last_loss:.4f} nats, {healed.moved:.1%} of the codes moved"

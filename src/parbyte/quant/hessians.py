@@ -52,7 +52,9 @@ def collect_hessians(model: GPT, calibration: Calibration) -> Hessians:
     it is the output head too.
     """
     watch = _Watch()
-    handles = [hook for name, module in model.named_modules() for hook in _hooks(name, module, watch)]
+    handles = [
+        hook for name, module in model.named_modules() for hook in _hooks(name, module, watch)
+    ]
     head = "embed.table" if model.head is None else "head"
     rows = max(1, _FORWARD_TOKENS // calibration.windows_WT.shape[1])
     was_training = model.training

@@ -37,6 +37,7 @@ def quantize_weights(
     token_counts: Tensor | None = None,
     factors: Mapping[str, Factor] | None = None,
     scales: Mapping[str, Tensor] | None = None,
+    step_factors: Mapping[str, float] | None = None,
 ) -> dict[str, Quantized]:
     """Turn float32 weights into codes by role, or float16 tensors where they are small.
 
@@ -44,6 +45,7 @@ def quantize_weights(
     rows of frequent tokens then get finer steps (see quant.rounding.frequency_factor).
     factors: Hessians made ready, for the matrices that are to be rounded by GPTQ.
     scales: float16[R] of the tensors whose grid is already decided.
+    step_factors: with clip = "std", by how much a tensor's steps are wider than its kind's.
     Raises RecipeError if a weight is not finite: such a model has diverged in training.
     """
     quantized: dict[str, Quantized] = {}
@@ -63,6 +65,9 @@ def quantize_weights(
                 scale = scales[name]
             else:
                 row_factor = _row_factor(matrix, roles[name], config, token_counts)
+                if step_factors is not None and name in step_factors:
+                    ones = torch.ones(matrix.shape[:-1]) if row_factor is None else row_factor
+                    row_factor = ones * step_factors[name]
                 scale = _choose_scale(matrix, roles[name], bits, config, row_factor)
             factor = None if factors is None else factors.get(name)
             quantized[name] = _round(matrix, scale, bits, factor, config.rate_weight)

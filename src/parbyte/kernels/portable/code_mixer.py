@@ -164,9 +164,7 @@ def _code_low_bits(
 
 
 @compiled()
-def _code_bit(
-    bit: int, node: int, class_I: NDArray[np.int64], mixer: _Mixer, coder: _Coder
-) -> int:
+def _code_bit(bit: int, node: int, class_I: NDArray[np.int64], mixer: _Mixer, coder: _Coder) -> int:
     """Code one bit, or read it, and let odds and weights learn it."""
     logit_I = mixer.logit_I
     dot = np.float32(0)
@@ -181,9 +179,9 @@ def _code_bit(
         k = class_I[i]
         mixer.weight_NI[node, i] += wrong * logit_I[i]
         met = mixer.met_INK[i, node, k]
-        mixer.odds_INK[i, node, k] += (
-            np.float32(bit) - mixer.odds_INK[i, node, k]
-        ) * mixer.rate[met]
+        mixer.odds_INK[i, node, k] += (np.float32(bit) - mixer.odds_INK[i, node, k]) * mixer.rate[
+            met
+        ]
         if met < _MEMORY:
             mixer.met_INK[i, node, k] = met + 1
     return bit
@@ -260,7 +258,14 @@ def _new_mixer() -> _Mixer:
     for met in range(_MEMORY + 1):
         rate[met] = _ONE / np.float32(met + 1.5)
     weight_NI = np.full((_NUM_NODES, _NUM_OPINIONS), _ONE / np.float32(_NUM_OPINIONS), np.float32)
-    return _Mixer(odds_INK, np.full(shape, _SURE, np.uint16), weight_NI, stretch, rate, np.empty(_NUM_OPINIONS, np.float32))
+    return _Mixer(
+        odds_INK,
+        np.full(shape, _SURE, np.uint16),
+        weight_NI,
+        stretch,
+        rate,
+        np.empty(_NUM_OPINIONS, np.float32),
+    )
 
 
 @compiled()
