@@ -3,7 +3,9 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -206,9 +208,10 @@ class _Writer:
         tokenizer_row = {**self._tokenizer_row, "stream": payload.add(self._tokenizer)}
         rows, chosen = [], {}
         small: dict[str, Tensor] = {}
+        shrunk = _shrink_all(quantized, self._coders, layouts)
         for name, item in quantized.items():
             if isinstance(item, Codes):
-                streams = shrink_codes(item, self._coders, layouts.get(name))
+                streams = shrunk[name]
                 chosen[name] = streams.layout
                 rows.append(_code_row(name, item, streams, payload))
             elif is_small(role_of(name), tuple(item.shape)):
@@ -224,6 +227,19 @@ class _Writer:
         data = write_container(json.loads(json.dumps(header)), payload.payload())
         container = read_container(data)
         return Draft(data, count_parts(container, parse_header(container)), chosen)
+
+
+def _shrink_all(
+    quantized: Mapping[str, Quantized], coders: Sequence[str], layouts: Mapping[str, Layout]
+) -> dict[str, CodeStreams]:
+    """Code every tensor that has codes, several at once: the coders hold no lock."""
+    coded = {name: item for name, item in quantized.items() if isinstance(item, Codes)}
+
+    def shrink_one(name: str) -> CodeStreams:
+        return shrink_codes(coded[name], coders, layouts.get(name))
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return dict(zip(coded, pool.map(shrink_one, coded), strict=True))
 
 
 def _code_row(
@@ -283,14 +299,19 @@ def _load_model(container: Container, header: Header) -> GPT:
     """Allocate the checked model and fill it tensor by tensor: codes times scales in float32."""
     model = _allocate(header.model)
     parameters = dict(model.named_parameters())
-    for entry in header.tensors:
+
+    def fill_(entry: TensorEntry) -> None:
         if entry.scale is None:
             values = container.stream(entry.values)
             parameters[entry.name].copy_(expand_floats(values, [entry.shape])[0])
-            continue
+            return
         codes = _restore_codes(container, entry)
         # In place, as quant.grid.dequantize would: the same float32 products without a copy.
-        parameters[entry.name].copy_(codes.codes).mul_(codes.scale.float().unsqueeze(-1))
+        with torch.no_grad():
+            parameters[entry.name].copy_(codes.codes).mul_(codes.scale.float().unsqueeze(-1))
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(fill_, header.tensors))
     small = expand_floats(container.stream(header.small), list(header.small_shapes.values()))
     for name, value in zip(header.small_shapes, small, strict=True):
         parameters[name].copy_(value)
