@@ -74,6 +74,11 @@ class QuantConfig:
         unit="seconds",
         doc="the same by the clock, part of the track's training seconds; 0: no healing",
     )
+    heal_from: str = setting(
+        "model",
+        choices=("model", "text"),
+        doc="what healing learns: what the float model says of the training text | the text",
+    )
     heal_lr: float = setting(3e-4, low=0.0, high=1.0, doc="Adam's rate at the start of healing")
 
     def __post_init__(self) -> None:

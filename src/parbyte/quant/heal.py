@@ -2,8 +2,10 @@
 
 The forward pass sees what the artifact will hold (codes times scales); the gradient goes straight
 to the float weights behind them, which move until their codes do. Scales stay, so the file's size
-hardly changes. Vectors and what else is not coded move along.
-Source: Bengio, Leonard and Courville 2013, arXiv:1308.3432 (the straight-through estimator).
+hardly changes. Vectors and what else is not coded move along. What is learned is the text, or what
+the float model says of it, which is far less noisy: its gradient vanishes where nothing was lost.
+Source: Bengio, Leonard and Courville 2013, arXiv:1308.3432 (the straight-through estimator);
+Hinton, Vinyals and Dean 2015, arXiv:1503.02531 (learning from a model).
 """
 
 from collections.abc import Mapping
@@ -11,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from parbyte.base.clock import Stopwatch
 from parbyte.base.errors import RecipeError
@@ -22,7 +24,7 @@ from parbyte.quant.calibration import TrainingText
 from parbyte.quant.config import QuantConfig
 from parbyte.quant.grid import Codes, dequantize, max_code
 from parbyte.quant.quantize import Quantized
-from parbyte.text.batches import TrainBatches
+from parbyte.text.batches import IGNORED, TrainBatches
 
 _BETAS = (0.9, 0.98)
 _LAST_LR = 0.1  # share of the rate that is left at the end
@@ -66,6 +68,41 @@ class _ToGrid(torch.autograd.Function):
         return grad, None, None
 
 
+class _Network(nn.Module):
+    """A model whose forward pass ends at the log-probabilities of every token."""
+
+    def __init__(self, model: GPT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs_BT: Tensor) -> Tensor:
+        return torch.log_softmax(self.model.logits(self.model.hidden(inputs_BT)), dim=-1)
+
+
+class _Lesson:
+    """What is to be learned from a batch: its text, or the float model's opinion of it."""
+
+    def __init__(self, config: ModelConfig, weights: Mapping[str, Tensor], source: str) -> None:
+        self._model = GPT(config, seed=None)
+        self._teacher: GPT | None = None
+        if source == "model":
+            self._teacher = GPT(config, seed=None).requires_grad_(False)
+            self._teacher.load_state_dict(dict(weights))
+
+    def loss(self, seen: Mapping[str, Tensor], inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """Return nats per token: cross-entropy of the text, or the distance from the teacher."""
+        if self._teacher is None:
+            batch = (inputs_BT, targets_BT)
+            return torch.func.functional_call(self._model, dict(seen), batch)
+        with torch.no_grad():
+            taught_BTV = _Network(self._teacher)(inputs_BT)
+        named = {f"model.{name}": tensor for name, tensor in seen.items()}
+        said_BTV = torch.func.functional_call(_Network(self._model), named, (inputs_BT,))
+        counts_BT = (targets_BT != IGNORED).to(said_BTV.dtype)
+        distance_BT = (taught_BTV.exp() * (taught_BTV - said_BTV)).sum(-1)
+        return (distance_BT * counts_BT).sum() / counts_BT.sum()
+
+
 def heal(
     model_config: ModelConfig,
     weights: Mapping[str, Tensor],
@@ -85,7 +122,7 @@ def heal(
         name: _begin(weight.float(), grids.get(name)).requires_grad_()
         for name, weight in weights.items()
     }
-    model = GPT(model_config, seed=None).train()
+    lesson = _Lesson(model_config, weights, config.heal_from)
     optimizer = torch.optim.Adam(list(masters.values()), lr=config.heal_lr, betas=_BETAS)
     losses: list[float] = []
     watch = Stopwatch()
@@ -95,8 +132,8 @@ def heal(
     ):
         while (share := _share_done(config, len(losses), watch.elapsed_s())) < 1.0:
             optimizer.param_groups[0]["lr"] = config.heal_lr * (1.0 - (1.0 - _LAST_LR) * share)
-            batch = tuple(torch.from_numpy(rows) for rows in loader.next())
-            loss = torch.func.functional_call(model, _on_grid(masters, grids), batch)
+            inputs_BT, targets_BT = (torch.from_numpy(rows) for rows in loader.next())
+            loss = lesson.loss(_on_grid(masters, grids), inputs_BT, targets_BT)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
