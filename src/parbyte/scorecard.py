@@ -67,7 +67,7 @@ def build_scorecard(run: Run, records: Records) -> dict[str, Any]:
         "steps": train["steps"],
         "tokens": train["tokens"],
         "tokens_per_second": train["tokens_per_second"],
-        "train_seconds": train["seconds"] + records.figures("pack").get("heal_seconds", 0.0),
+        "train_seconds": train["seconds"] + records.figures("pack").get("learning_seconds", 0.0),
         "dev_bpb": train["dev_bpb"],
         "measured_tokens_per_second": measured["tokens_per_second"],
         "encode_tokens_per_second": coded["tokens_per_second"],
@@ -104,7 +104,7 @@ def _checks(run: Run, records: Records, coded_bpb: float) -> dict[str, dict[str,
             "high": MAX_GAP_PERCENT,
         },
         "train_seconds": _at_most(
-            train["seconds"] + records.figures("pack").get("heal_seconds", 0.0), train_limit_s
+            train["seconds"] + records.figures("pack").get("learning_seconds", 0.0), train_limit_s
         ),
         "score_seconds": _at_most(score_s, track.score_seconds),
         "decode_seconds": _at_most(proof["seconds"], track.decode_seconds),

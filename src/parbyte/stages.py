@@ -178,12 +178,11 @@ def _pack_artifact(run: Run, records: Records) -> StageResult:
     )
     write_bytes(run.path(ARTIFACT_FILE), blob)
     contents = inspect_artifact(run.path(ARTIFACT_FILE))
-    healed = training.healed
     figures = {
         "artifact_bytes": len(blob),
         "artifact_parts": contents["parts"],
-        "heal_seconds": healed.seconds if healed else 0.0,
-        "heal_steps": healed.steps if healed else 0,
+        "learning_seconds": training.seconds,
+        "heal_steps": training.healed.steps if training.healed else 0,
     }
     return StageResult(outputs=[ARTIFACT_FILE], figures=figures)
 

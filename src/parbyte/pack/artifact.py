@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ _LOWER_THE_RATE = (
     "set 'pack.fit = true', raise 'quant.clip_std_*' or lower 'quant.bits_*', or choose a smaller "
     "model"
 )
-_ABOVE_THE_CAP = 1.004
+_ABOVE_THE_CAP = 1.01
 
 
 @dataclass
@@ -114,14 +114,15 @@ def _heal_and_fit(
     rounder: Rounder, assemble: Assemble, quant: QuantConfig, pack: PackConfig, cap_bytes: int
 ) -> Draft:
     """Choose the grids, train on through them, and round what healing left of the weights."""
+    # The price of bits is paid when healing begins; what it makes of the weights is taken as it is.
     if not pack.fit:
         rounder.heal_(quant)
-        return _within(assemble(quant, {}), cap_bytes)
+        return _within(assemble(replace(quant, rate_weight=0.0), {}), cap_bytes)
     # A little too fine: what is over after healing is trimmed where rounding down costs least.
     above = round(cap_bytes * _ABOVE_THE_CAP)
     draft, chosen = fit_to_cap(assemble, rounder.weights, rounder.roles, quant, above)
     rounder.heal_(chosen)
-    return fit_rate(assemble, chosen, draft.layouts, cap_bytes)
+    return fit_rate(assemble, replace(chosen, rate_weight=0.0), draft.layouts, cap_bytes)
 
 
 def _within(draft: Draft, cap_bytes: int) -> Draft:

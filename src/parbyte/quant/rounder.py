@@ -3,11 +3,12 @@
 What does not depend on the step (Hessians and their factors, healed weights) is made once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from parbyte.base.clock import Stopwatch
 from parbyte.base.errors import RecipeError
 from parbyte.base.log import Console
 from parbyte.model.config import ModelConfig
@@ -24,7 +25,7 @@ from parbyte.quant.config import QuantConfig
 from parbyte.quant.gptq import Factor, factorize
 from parbyte.quant.grid import Codes
 from parbyte.quant.heal import Batches, Healed, heal
-from parbyte.quant.hessians import collect_hessians
+from parbyte.quant.hessians import Hessians, collect_hessians
 from parbyte.quant.quantize import Quantized, quantize_weights
 from parbyte.quant.sensitivity import step_factors
 
@@ -36,8 +37,10 @@ class Training:
     text: TrainingText
     batches: Batches
     console: Console
+    seconds: float = 0.0
+    """Spent so far on learning from the training text; a track counts them as training."""
     healed: Healed | None = None
-    """Filled in by healing."""
+    """What healing did, once it has."""
 
 
 class Rounder:
@@ -97,27 +100,38 @@ class Rounder:
             config,
             self._training.console,
         )
+        self._training.seconds += healed.seconds
         self.weights, self._factors, self._training.healed = healed.weights, None, healed
         self._scales = {n: item.scale for n, item in quantized.items() if isinstance(item, Codes)}
 
     def _calibrate(self, training: Training, config: QuantConfig) -> None:
         model = GPT(self._model_config, seed=None).eval()
         model.load_state_dict(self.weights)
+        watch = Stopwatch()
         windows = _windows(model, training, config)
         say = training.console.say
         say(f"quant: calibrated on {windows.windows_WT.numel():,} tokens of {windows.source}")
         if config.allocation == "sensitivity":
             self._step_factors = step_factors(model, windows)
-        if config.method == "gptq":
-            self._factors = {
-                name: factorize(
-                    hessian,
-                    config.damping,
-                    act_order=config.act_order,
-                    warn=lambda text, name=name: say(f"gptq: '{name}': {text}"),
-                )
-                for name, hessian in collect_hessians(model, windows).items()
-            }
+        hessians = collect_hessians(model, windows) if config.method == "gptq" else None
+        if config.calibration == "train":
+            training.seconds += watch.elapsed_s()
+        if hessians is not None:
+            self._factors = _factorize_all(hessians, config, say)
+
+
+def _factorize_all(
+    hessians: Hessians, config: QuantConfig, say: Callable[[str], None]
+) -> dict[str, Factor]:
+    return {
+        name: factorize(
+            hessian,
+            config.damping,
+            act_order=config.act_order,
+            warn=lambda text, name=name: say(f"gptq: '{name}': {text}"),
+        )
+        for name, hessian in hessians.items()
+    }
 
 
 def _windows(model: GPT, training: Training, config: QuantConfig) -> Calibration:
