@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from parbyte.base.errors import ArtifactError
+from parbyte.base.errors import ArtifactError, CapError
 from parbyte.base.settings import to_table
 from parbyte.model.config import ModelConfig
 from parbyte.model.gpt import GPT
@@ -29,7 +29,7 @@ from parbyte.pack.container import (
     read_file,
     write_container,
 )
-from parbyte.pack.fit import Draft, fit_rate, fit_to_cap
+from parbyte.pack.fit import Assemble, Draft, fit_rate, fit_to_cap, too_small
 from parbyte.pack.header import Header, TensorEntry, expected_shapes, parse_header
 from parbyte.pack.statistics import code_figures
 from parbyte.pack.streams import expand, shrink
@@ -107,9 +107,6 @@ def build_artifact(
     return _within(assemble(quant, {}), cap_bytes).data
 
 
-Assemble = Callable[[QuantConfig, Mapping[str, Layout]], Draft]
-
-
 def _heal_and_fit(
     rounder: Rounder, assemble: Assemble, quant: QuantConfig, pack: PackConfig, cap_bytes: int
 ) -> Draft:
@@ -120,7 +117,10 @@ def _heal_and_fit(
         return _within(assemble(replace(quant, rate_weight=0.0), {}), cap_bytes)
     # A little too fine: what is over after healing is trimmed where rounding down costs least.
     above = round(cap_bytes * _ABOVE_THE_CAP)
-    draft, chosen = fit_to_cap(assemble, rounder.weights, rounder.roles, quant, above)
+    try:
+        draft, chosen = fit_to_cap(assemble, rounder.weights, rounder.roles, quant, above)
+    except CapError as error:
+        raise too_small(error.parts, cap_bytes) from None
     rounder.heal_(chosen)
     return fit_rate(assemble, replace(chosen, rate_weight=0.0), draft.layouts, cap_bytes)
 

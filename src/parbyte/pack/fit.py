@@ -136,7 +136,7 @@ def _fit_steps(
             break
     if best is None:
         assert smallest is not None
-        raise _too_small(smallest, cap_bytes)
+        raise too_small(smallest.parts, cap_bytes)
     return best
 
 
@@ -153,7 +153,7 @@ def fit_rate(
     low, high = quant.rate_weight, _DEAREST_RATE
     best = assemble(dataclasses.replace(quant, rate_weight=high), layouts)
     if len(best.data) > cap_bytes:
-        raise _too_small(best, cap_bytes)
+        raise too_small(best.parts, cap_bytes)
     for _ in range(_MOST_PROBES):
         if len(best.data) >= (1 - _UNUSED) * cap_bytes:
             break
@@ -166,9 +166,11 @@ def fit_rate(
     return best
 
 
-def _too_small(smallest: Draft, cap_bytes: int) -> CapError:
-    remedy = f"the smallest possible is {len(smallest.data):,} bytes; {_NOTHING_COARSER}"
-    return cap_error(smallest.parts, cap_bytes, remedy)
+def too_small(smallest_parts: Mapping[str, int], cap_bytes: int) -> CapError:
+    """Return the error for a cap below the smallest file that the recipe can make."""
+    size = sum(smallest_parts.values())
+    remedy = f"the smallest possible is {size:,} bytes; {_NOTHING_COARSER}"
+    return cap_error(dict(smallest_parts), cap_bytes, remedy)
 
 
 def _fit_bits(assemble: Assemble, quant: QuantConfig, cap_bytes: int) -> tuple[Draft, QuantConfig]:
@@ -179,7 +181,7 @@ def _fit_bits(assemble: Assemble, quant: QuantConfig, cap_bytes: int) -> tuple[D
         return draft, quant
     best = assemble(plans[-1], draft.layouts)
     if len(best.data) > cap_bytes:
-        raise _too_small(best, cap_bytes)
+        raise too_small(best.parts, cap_bytes)
     low, high = 1, len(plans) - 1
     while low < high:
         middle = (low + high) // 2
