@@ -1,6 +1,6 @@
 """Measure every coder at several step sizes: bytes and bits a weight against the order-0 entropy.
 
-    python benchmarks/pack.py [RUN] [--coders range,zstd,lzma,brotli]
+    python benchmarks/pack.py [RUN] [--coders mix,range,zstd,lzma,brotli]
 
 RUN is a run folder with weights.safetensors; without it, Gaussian weights of the shape of the track
 "tiny" are used. One row per step and coder: "excess" is over the order-0 entropy of each tensor's
@@ -23,7 +23,7 @@ from parbyte.quant.config import QuantConfig
 from parbyte.quant.grid import Codes
 from parbyte.quant.quantize import quantize_weights
 
-CODERS = "range,zstd,lzma,brotli"
+CODERS = "mix,range,zstd,lzma,brotli"
 STEPS_STD = (0.25, 0.35, 0.45, 0.6, 0.9)
 TINY = ModelConfig(vocab_size=4096, bos_id=4095, logit_bias=True, smear="static")
 

@@ -124,6 +124,10 @@ def test_training_longer_than_the_track_allows_is_refused() -> None:
     line = error_of("tiny", "train.seconds=200")
     assert "'train.seconds' is 200" in line and "allows 180" in line
     assert load_recipe("tiny", ["train.seconds=3 min"]).train.seconds == 180
+    line = error_of("tiny", "quant.heal_seconds=30")
+    assert "'train.seconds' is 180 + 'quant.heal_seconds' 30" in line and "allows 180" in line
+    healed = load_recipe("tiny", ["train.seconds=150", "quant.heal_seconds=30"])
+    assert healed.quant.heals
 
 
 def test_a_stage_that_trains_more_blocks_than_there_are_is_refused(tmp_path: Path) -> None:

@@ -189,9 +189,12 @@ def _section_values(table: Any, section: str, where: str) -> dict[str, Any]:
 def _check_budget(recipe: Recipe, where: str) -> None:
     limit = recipe.track.train_seconds
     # With `steps` there is no clock to obey; the scorecard says what the training took.
-    if recipe.train.steps == 0 and recipe.train.seconds > limit:
+    seconds = recipe.train.seconds if recipe.train.steps == 0 else 0.0
+    if seconds + recipe.quant.heal_seconds > limit:
+        healing = recipe.quant.heal_seconds
+        plus = f" + 'quant.heal_seconds' {healing:g}" if healing else ""
         raise RecipeError(
-            f"{where}: 'train.seconds' is {recipe.train.seconds:g}, track '{recipe.track.name}' "
+            f"{where}: 'train.seconds' is {seconds:g}{plus}, track '{recipe.track.name}' "
             f"allows {limit:g}; lower it or choose another track"
         )
 

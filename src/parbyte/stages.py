@@ -155,37 +155,42 @@ def _train_depends_on(run: Run, records: Records) -> Any:
 def _pack_artifact(run: Run, records: Records) -> StageResult:
     from safetensors.torch import load_file
 
-    from parbyte.pack.artifact import build_artifact, inspect_artifact, load_artifact
+    from parbyte.pack.artifact import build_artifact, inspect_artifact, load_artifact, with_predict
     from parbyte.predict.build import fit_stack
+    from parbyte.quant.calibration import TrainingText
+    from parbyte.quant.heal import Batches
+    from parbyte.quant.rounder import Training
     from parbyte.text.prepare import load_run_tokenizer
     from parbyte.text.shards import count_tokens
 
     recipe = run.recipe
-    shape = _model_shape(run)
-    given = to_table(recipe.predict)
-
-    def build(predict: dict[str, Any]) -> None:
-        blob = build_artifact(
-            load_file(run.path(WEIGHTS_FILE)),
-            shape,
-            load_run_tokenizer(run.path(DATA_FOLDER)),
-            predict,
-            recipe.quant,
-            recipe.pack,
-            recipe.track.cap_bytes,
-            _artifact_label(recipe),
-            token_counts=count_tokens(run.path(DATA_FOLDER), "train", shape.vocab_size),
-        )
-        write_bytes(run.path(ARTIFACT_FILE), blob)
-
-    build(given)
+    shape, train = _model_shape(run), recipe.train
+    batches = Batches(batch_tokens=train.batch_tokens, seq_len=train.seq_len, seed=train.seed)
+    training = Training(TrainingText(run.path(DATA_FOLDER)), batches, run.console)
+    blob = build_artifact(
+        load_file(run.path(WEIGHTS_FILE)),
+        shape,
+        load_run_tokenizer(run.path(DATA_FOLDER)),
+        to_table(recipe.predict),
+        recipe.quant,
+        recipe.pack,
+        recipe.track.cap_bytes,
+        _artifact_label(recipe),
+        token_counts=count_tokens(run.path(DATA_FOLDER), "train", shape.vocab_size),
+        training=training,
+    )
+    write_bytes(run.path(ARTIFACT_FILE), blob)
     # What stands on the network is fitted to it as it is after rounding.
     fitted = fit_stack(load_artifact(run.path(ARTIFACT_FILE)), run.path(DATA_FOLDER))
-    if fitted != given:
-        build(fitted)
+    blob = with_predict(blob, fitted, recipe.track.cap_bytes)
+    write_bytes(run.path(ARTIFACT_FILE), blob)
     contents = inspect_artifact(run.path(ARTIFACT_FILE))
-    size = run.path(ARTIFACT_FILE).stat().st_size
-    figures = {"artifact_bytes": size, "artifact_parts": contents["parts"]}
+    figures = {
+        "artifact_bytes": len(blob),
+        "artifact_parts": contents["parts"],
+        "learning_seconds": training.seconds,
+        "heal_steps": training.healed.steps if training.healed else 0,
+    }
     return StageResult(outputs=[ARTIFACT_FILE], figures=figures)
 
 

@@ -13,7 +13,7 @@ from parbyte.model.config import ModelConfig
 from parbyte.model.gpt import GPT
 from parbyte.model.roles import parameter_roles
 from parbyte.pack.accounting import PARTS
-from parbyte.pack.artifact import build_artifact, inspect_artifact, load_artifact
+from parbyte.pack.artifact import build_artifact, inspect_artifact, load_artifact, with_predict
 from parbyte.pack.config import PackConfig
 from parbyte.quant.config import QuantConfig
 from parbyte.quant.quantize import dequantize_weights, quantize_weights
@@ -73,6 +73,18 @@ def test_a_loaded_artifact_is_ready_to_predict(artifact_path: Path) -> None:
     assert artifact.header["meta"] == {"seed": 3}
     assert artifact.tokenizer.decode(artifact.tokenizer.encode(b"light\xff")) == b"light\xff"
     assert artifact.sha256 == hashlib.sha256(artifact_path.read_bytes()).hexdigest()
+
+
+def test_other_predictor_settings_change_no_weight(artifact_path: Path) -> None:
+    data, before = artifact_path.read_bytes(), load_artifact(artifact_path)
+    assert with_predict(data, {"window": 64}, 10**6) == data
+    artifact_path.write_bytes(with_predict(data, {"window": 32, "stride": 8}, 10**6))
+    after = load_artifact(artifact_path)
+    assert after.predict == {"window": 32, "stride": 8}
+    for name, weight in before.model.state_dict().items():
+        assert torch.equal(after.model.state_dict()[name], weight)
+    with pytest.raises(CapError, match="cap"):
+        with_predict(data, {"window": 32}, len(data) // 2)
 
 
 @pytest.mark.parametrize("pack", [PackConfig(), PackConfig(fit=True)])

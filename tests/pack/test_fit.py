@@ -1,17 +1,25 @@
 """pack.fit: never over the cap, and little of it unused."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from parbyte.base.errors import CapError
+from parbyte.base.errors import CapError, RecipeError
+from parbyte.base.log import Console
 from parbyte.model.config import ModelConfig
+from parbyte.model.gpt import GPT
 from parbyte.pack.artifact import build_artifact, inspect_artifact, load_artifact
 from parbyte.pack.config import PackConfig
+from parbyte.quant.calibration import TrainingText
 from parbyte.quant.config import QuantConfig
+from parbyte.quant.heal import Batches
+from parbyte.quant.rounder import Training
 from parbyte.text.byte_tokenizer import ByteTokenizer
+from parbyte.text.config import TextConfig
+from parbyte.text.prepare import prepare
 
 Weights = dict[str, torch.Tensor]
 FIT = PackConfig(fit=True, coders=("range",))
@@ -118,3 +126,89 @@ def test_counts_of_tokens_move_bytes_to_frequent_rows_and_the_cap_still_holds(
     }
     assert float(errors[counted][-64:].mean()) < 0.6 * float(errors[plain][-64:].mean())
     assert float(errors[counted][:64].mean()) > float(errors[plain][:64].mean())
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> Training:
+    folder = tmp_path_factory.mktemp("text")
+    generator = np.random.default_rng(0)
+    lines = [bytes(generator.integers(97, 123, 60).astype(np.uint8)) for _ in range(200)]
+    (folder / "corpus.txt").write_bytes(b"\n\n".join(lines))
+    config = TextConfig(
+        corpus=str(folder / "corpus.txt"), documents="paragraphs", tokenizer="bytes"
+    )
+    prepare(config, folder / "data", Console(quiet=True))
+    batches = Batches(batch_tokens=256, seq_len=32, seed=0)
+    return Training(TrainingText(folder / "data"), batches, Console(quiet=True))
+
+
+def learned(
+    weights: Weights, model_config: ModelConfig, training: Training, **settings: object
+) -> bytes:
+    quant = QuantConfig(**settings)  # type: ignore[arg-type]
+    tokenizer = ByteTokenizer()
+    return build_artifact(
+        weights, model_config, tokenizer, {}, quant, FIT, 12_000, {}, None, training
+    )
+
+
+LEARNED = [
+    {"method": "gptq", "calibration_tokens": 2_000},
+    {"method": "gptq", "calibration_tokens": 2_000, "damping": 1.0},
+    {"method": "gptq", "calibration_tokens": 2_000, "act_order": False},
+    {"method": "gptq", "calibration_tokens": 2_000, "calibration": "self"},
+    {"method": "gptq", "calibration_tokens": 2_000, "calibration": "random"},
+    {"method": "gptq", "calibration_tokens": 500},
+    {"allocation": "sensitivity", "calibration_tokens": 2_000},
+    {"rate_weight": 0.1},
+    {"heal_steps": 2},
+    {"heal_steps": 2, "heal_from": "text"},
+    {"heal_steps": 2, "heal_lr": 1e-3},
+]
+
+
+def test_every_way_of_learning_is_seen_in_the_file_fills_the_cap_and_repeats_itself(
+    weights: Weights, model_config: ModelConfig, training: Training
+) -> None:
+    files = [learned(weights, model_config, training)]
+    for settings in LEARNED:
+        files.append(learned(weights, model_config, training, **settings))
+        assert 0.99 * 12_000 <= len(files[-1]) <= 12_000, settings
+    assert len(set(files)) == len(files)
+    assert learned(weights, model_config, training, **LEARNED[-1]) == files[-1]
+
+
+@pytest.mark.parametrize("settings", [{"method": "gptq"}, {"heal_steps": 1}])
+def test_what_learns_from_text_is_refused_without_any(
+    settings: dict[str, object], weights: Weights, model_config: ModelConfig
+) -> None:
+    quant = QuantConfig(**settings)  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match="training text"):
+        fitted(weights, model_config, quant, 12_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cap_bytes", [250_000, 500_000, 1_000_000, 2_000_000])
+def test_large_caps_are_filled_within_a_thousandth(cap_bytes: int) -> None:
+    config = ModelConfig(
+        vocab_size=257, bos_id=256, num_layers=4, model_dim=256, num_heads=4, mlp_dim=1024
+    )
+    generator = torch.Generator().manual_seed(0)
+    model = GPT(config, seed=0)
+    noisy = {
+        name: parameter.detach() + 0.02 * torch.randn(parameter.shape, generator=generator)
+        for name, parameter in model.named_parameters()
+    }
+    size = len(fitted(noisy, config, QuantConfig(), cap_bytes))
+    assert 0.999 * cap_bytes <= size <= cap_bytes
+
+
+def test_an_impossible_cap_names_the_smallest_possible_size(
+    weights: Weights, model_config: ModelConfig
+) -> None:
+    with pytest.raises(CapError, match=r"smallest possible is ([\d,]+) bytes") as caught:
+        fitted(weights, model_config, QuantConfig(), 2_500)
+    named = re.search(r"possible is ([\d,]+)", str(caught.value))
+    assert named is not None
+    smallest = int(named[1].replace(",", ""))
+    assert len(fitted(weights, model_config, QuantConfig(), smallest + 8)) <= smallest + 8

@@ -25,6 +25,7 @@ from parbyte.cli.run_commands import advance
 from parbyte.codec.config import CodecConfig
 
 _CODEC = CodecConfig()
+_BAR_BLOCKS = 24
 
 
 def score(
@@ -120,14 +121,30 @@ def generate(
 
 
 def _content_rows(contents: dict[str, Any]) -> list[Row]:
+    """Return a line per part with a bar of its share, then a line per tensor."""
     parts = contents["parts"]
-    total = sum(parts.values())
+    total, largest = sum(parts.values()), max(parts.values())
     rows = [
-        (name, f"{size:,} bytes", f"{100 * size / total:.1f} %") for name, size in parts.items()
+        (name, f"{size:,} bytes", f"{_bar(size / largest)} {100 * size / total:.1f} %")
+        for name, size in parts.items()
     ]
-    rows.append(("total", f"{total:,} bytes", ""))
+    rows.append(("total", f"{total:,} bytes", "as the file's size"))
     for tensor in contents.get("tensors", []):
-        shape = " x ".join(str(size) for size in tensor["shape"])
-        figures = [f"{name} {tensor[name]}" for name in ("bits", "coder") if name in tensor]
-        rows.append((tensor["name"], f"{tensor['bytes']:,} bytes", ", ".join([shape, *figures])))
+        rows.append((tensor["name"], f"{tensor['bytes']:,} bytes", _tensor_line(tensor)))
     return rows
+
+
+def _tensor_line(tensor: dict[str, Any]) -> str:
+    facts = [" x ".join(str(size) for size in tensor["shape"])]
+    facts.append(f"{tensor['bits_per_weight']:.2f} bits a weight")
+    if "entropy_bits" in tensor:
+        facts.append(f"entropy {tensor['entropy_bits']:.2f}")
+        facts.append(f"error {tensor['rms_error_percent']:.1f} %")
+        facts.append(f"scales {tensor['scale_bytes']:,}")
+    return ", ".join([*facts, tensor["coder"]])
+
+
+def _bar(share: float) -> str:
+    """Return a bar of at most 24 blocks, in eighths of a block."""
+    eighths = round(share * 8 * _BAR_BLOCKS)
+    return ("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8]).ljust(_BAR_BLOCKS)

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from parbyte.base.errors import ArtifactError
+from parbyte.base.errors import ArtifactError, CapError
 from parbyte.base.settings import to_table
 from parbyte.model.config import ModelConfig
 from parbyte.model.gpt import GPT
@@ -27,8 +29,9 @@ from parbyte.pack.container import (
     read_file,
     write_container,
 )
-from parbyte.pack.fit import Draft, fit_to_cap
-from parbyte.pack.header import Header, expected_shapes, parse_header
+from parbyte.pack.fit import Assemble, Draft, fit_rate, fit_to_cap, too_small
+from parbyte.pack.header import Header, TensorEntry, expected_shapes, parse_header
+from parbyte.pack.statistics import code_figures
 from parbyte.pack.streams import expand, shrink
 from parbyte.pack.tensors import (
     CodeStreams,
@@ -40,13 +43,15 @@ from parbyte.pack.tensors import (
 )
 from parbyte.quant.config import QuantConfig
 from parbyte.quant.grid import Codes
-from parbyte.quant.quantize import Quantized, is_small, quantize_weights
+from parbyte.quant.quantize import Quantized, is_small
+from parbyte.quant.rounder import Rounder, Training
 from parbyte.text.tokenizer import Tokenizer, load_tokenizer
 
 _LOWER_THE_RATE = (
     "set 'pack.fit = true', raise 'quant.clip_std_*' or lower 'quant.bits_*', or choose a smaller "
     "model"
 )
+_ABOVE_THE_CAP = 1.01
 
 
 @dataclass
@@ -74,12 +79,15 @@ def build_artifact(
     cap_bytes: int,
     meta: dict[str, Any],
     token_counts: NDArray[np.int64] | None = None,
+    training: Training | None = None,
 ) -> bytes:
     """Return the artifact's bytes, at most `cap_bytes` of them; equal input gives equal bytes.
 
     meta: plain JSON values about the run, kept in the header and counted like everything else.
     token_counts: int64[V], how often each token occurs in the training text: frequent tokens then
-    get finer steps. Nothing else of the text is looked at, and the counts are not stored.
+    get finer steps. The counts are not stored.
+    training: the text that GPTQ and healing learn from; may be None where the recipe asks for
+    neither. Healing by the clock (quant.heal_seconds) makes the bytes depend on the machine.
     Raises CapError, which carries the table of parts, if it does not fit; ArtifactError if the
     weights are not those of such a model; RecipeError if a weight is not finite.
     """
@@ -87,16 +95,54 @@ def build_artifact(
     ordered = {name: weights[name].detach().to("cpu", torch.float32) for name in roles}
     counts = None if token_counts is None else torch.from_numpy(token_counts)
     writer = _Writer(model_config, tokenizer, predict_settings, pack, meta)
+    rounder = Rounder(ordered, roles, model_config, counts, training, quant)
 
     def assemble(config: QuantConfig, layouts: Mapping[str, Layout]) -> Draft:
-        return writer.write(quantize_weights(ordered, roles, config, counts), layouts)
+        return writer.write(rounder.quantize(config), layouts)
 
+    if quant.heals:
+        return _heal_and_fit(rounder, assemble, quant, pack, cap_bytes).data
     if pack.fit:
-        return fit_to_cap(assemble, ordered, roles, quant, cap_bytes).data
-    draft = assemble(quant, {})
+        return fit_to_cap(assemble, ordered, roles, quant, cap_bytes)[0].data
+    return _within(assemble(quant, {}), cap_bytes).data
+
+
+def _heal_and_fit(
+    rounder: Rounder, assemble: Assemble, quant: QuantConfig, pack: PackConfig, cap_bytes: int
+) -> Draft:
+    """Choose the grids, train on through them, and round what healing left of the weights."""
+    # The price of bits is paid when healing begins; what it makes of the weights is taken as it is.
+    if not pack.fit:
+        rounder.heal_(quant)
+        return _within(assemble(replace(quant, rate_weight=0.0), {}), cap_bytes)
+    # A little too fine: what is over after healing is trimmed where rounding down costs least.
+    above = round(cap_bytes * _ABOVE_THE_CAP)
+    try:
+        draft, chosen = fit_to_cap(assemble, rounder.weights, rounder.roles, quant, above)
+    except CapError as error:
+        raise too_small(error.parts, cap_bytes) from None
+    rounder.heal_(chosen)
+    return fit_rate(assemble, replace(chosen, rate_weight=0.0), draft.layouts, cap_bytes)
+
+
+def _within(draft: Draft, cap_bytes: int) -> Draft:
     if len(draft.data) > cap_bytes:
         raise cap_error(draft.parts, cap_bytes, _LOWER_THE_RATE)
-    return draft.data
+    return draft
+
+
+def with_predict(data: bytes, predict: dict[str, Any], cap_bytes: int) -> bytes:
+    """Return a sound artifact's bytes with other predictor settings; no weight changes.
+
+    Raises CapError if they no longer fit.
+    """
+    container = read_container(data)
+    changed = write_container({**container.header, "predict": predict}, bytes(container.payload))
+    if len(changed) > cap_bytes:
+        container = read_container(changed)
+        parts = count_parts(container, parse_header(container))
+        raise cap_error(parts, cap_bytes, "leave more room or fit fewer numbers of 'predict.stack'")
+    return changed
 
 
 def load_artifact(path: Path) -> Artifact:
@@ -123,7 +169,7 @@ def load_artifact(path: Path) -> Artifact:
 
 
 def inspect_artifact(path: Path) -> dict[str, Any]:
-    """Return what a file says about itself, and where its bytes are, without loading weights.
+    """Return what a file says about itself, and where its bytes are, tensor by tensor.
 
     Raises ArtifactError for anything but a sound artifact.
     """
@@ -131,6 +177,10 @@ def inspect_artifact(path: Path) -> dict[str, Any]:
     try:
         container = read_container(data)
         header = parse_header(container)
+        rows = tensor_rows(header)
+        for row, entry in zip(rows, header.tensors, strict=True):
+            if entry.scale is not None:
+                row |= code_figures(_restore_codes(container, entry), entry.values.length)
     except ArtifactError as error:
         raise ArtifactError(f"'{path}' {error}") from None
     return {
@@ -138,7 +188,7 @@ def inspect_artifact(path: Path) -> dict[str, Any]:
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         "parts": count_parts(container, header),
-        "tensors": tensor_rows(header),
+        "tensors": rows,
         "model": container.header["model"],
         "tokenizer": header.tokenizer_kind,
         "predict": header.predict,
@@ -173,9 +223,10 @@ class _Writer:
         tokenizer_row = {**self._tokenizer_row, "stream": payload.add(self._tokenizer)}
         rows, chosen = [], {}
         small: dict[str, Tensor] = {}
+        shrunk = _shrink_all(quantized, self._coders, layouts)
         for name, item in quantized.items():
             if isinstance(item, Codes):
-                streams = shrink_codes(item, self._coders, layouts.get(name))
+                streams = shrunk[name]
                 chosen[name] = streams.layout
                 rows.append(_code_row(name, item, streams, payload))
             elif is_small(role_of(name), tuple(item.shape)):
@@ -191,6 +242,19 @@ class _Writer:
         data = write_container(json.loads(json.dumps(header)), payload.payload())
         container = read_container(data)
         return Draft(data, count_parts(container, parse_header(container)), chosen)
+
+
+def _shrink_all(
+    quantized: Mapping[str, Quantized], coders: Sequence[str], layouts: Mapping[str, Layout]
+) -> dict[str, CodeStreams]:
+    """Code every tensor that has codes, several at once: the coders hold no lock."""
+    coded = {name: item for name, item in quantized.items() if isinstance(item, Codes)}
+
+    def shrink_one(name: str) -> CodeStreams:
+        return shrink_codes(coded[name], coders, layouts.get(name))
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return dict(zip(coded, pool.map(shrink_one, coded), strict=True))
 
 
 def _code_row(
@@ -239,20 +303,30 @@ def _allocate(config: ModelConfig) -> GPT:
         ) from None
 
 
+def _restore_codes(container: Container, entry: TensorEntry) -> Codes:
+    assert entry.scale is not None, "a tensor of codes has scales"
+    layout = Layout(entry.values.coder, entry.transposed)
+    streams = CodeStreams(layout, container.stream(entry.values), container.stream(entry.scale))
+    return expand_codes(streams, entry.shape, entry.bits)
+
+
 def _load_model(container: Container, header: Header) -> GPT:
     """Allocate the checked model and fill it tensor by tensor: codes times scales in float32."""
     model = _allocate(header.model)
     parameters = dict(model.named_parameters())
-    for entry in header.tensors:
-        values = container.stream(entry.values)
+
+    def fill_(entry: TensorEntry) -> None:
         if entry.scale is None:
+            values = container.stream(entry.values)
             parameters[entry.name].copy_(expand_floats(values, [entry.shape])[0])
-            continue
-        layout = Layout(entry.values.coder, entry.transposed)
-        streams = CodeStreams(layout, values, container.stream(entry.scale))
-        codes = expand_codes(streams, entry.shape, entry.bits)
+            return
+        codes = _restore_codes(container, entry)
         # In place, as quant.grid.dequantize would: the same float32 products without a copy.
-        parameters[entry.name].copy_(codes.codes).mul_(codes.scale.float().unsqueeze(-1))
+        with torch.no_grad():
+            parameters[entry.name].copy_(codes.codes).mul_(codes.scale.float().unsqueeze(-1))
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(fill_, header.tensors))
     small = expand_floats(container.stream(header.small), list(header.small_shapes.values()))
     for name, value in zip(header.small_shapes, small, strict=True):
         parameters[name].copy_(value)

@@ -11,8 +11,8 @@ class PackConfig:
 
     fit: bool = setting(False, doc='choose the rate that fits the cap: clip = "std" spends it all')
     coders: tuple[str, ...] = setting(
-        ("range", "zstd", "lzma", "brotli"),
-        choices=("range", "zstd", "lzma", "brotli"),
+        ("mix", "range", "zstd", "lzma", "brotli"),
+        choices=("mix", "range", "zstd", "lzma", "brotli"),
         doc="coders that compete for each stream; the smallest result is kept",
     )
 

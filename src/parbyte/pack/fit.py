@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from parbyte.base.errors import CapError
 from parbyte.model.roles import Role
 from parbyte.pack.accounting import cap_error
 from parbyte.pack.tensors import Layout
@@ -22,6 +23,7 @@ from parbyte.quant.rounding import row_reach
 
 _UNUSED = 0.0005  # share of the cap that may stay empty
 _MOST_PROBES = 14
+_DEAREST_RATE = 1.0  # in squared steps a bit: most codes go down by one there
 _COARSEST_STEP = 2.0  # in standard deviations: nearly all codes are 0 there
 # Bits are taken where they hurt least first; the embedding is also the output head.
 _LOWERING_ORDER = ("mlp", "attn", "proj", "table", "embed")
@@ -49,8 +51,8 @@ def fit_to_cap(
     roles: Mapping[str, Role],
     quant: QuantConfig,
     cap_bytes: int,
-) -> Draft:
-    """Return the finest draft of at most `cap_bytes`.
+) -> tuple[Draft, QuantConfig]:
+    """Return the finest draft of at most `cap_bytes`, and the settings that make it.
 
     clip = "std": finer or coarser than the recipe asks, until the cap is full or the steps cannot
     be finer without clipping more. Other rules: never finer than the recipe asks.
@@ -107,13 +109,14 @@ def _fit_steps(
     cap_bytes: int,
     bracket: _Bracket,
     num_weights: int,
-) -> Draft:
+) -> tuple[Draft, QuantConfig]:
     octave: float | None = 0.0
     layouts: Mapping[str, Layout] = {}
-    best: Draft | None = None
+    best: tuple[Draft, QuantConfig] | None = None
     smallest: Draft | None = None
     for _ in range(_MOST_PROBES):
-        draft = assemble(with_coarser_steps(quant, 2.0**octave), layouts)
+        config = with_coarser_steps(quant, 2.0**octave)
+        draft = assemble(config, layouts)
         layouts = draft.layouts
         excess = len(draft.data) - cap_bytes
         bracket.tried.add(octave)
@@ -123,7 +126,8 @@ def _fit_steps(
             bracket.low = octave
         else:
             bracket.high = octave
-            best = draft if best is None or len(draft.data) > len(best.data) else best
+            if best is None or len(draft.data) > len(best[0].data):
+                best = (draft, config)
         if -_UNUSED * cap_bytes <= excess <= 0:
             break
         aim = cap_bytes * (1 - 0.4 * _UNUSED)
@@ -132,19 +136,52 @@ def _fit_steps(
             break
     if best is None:
         assert smallest is not None
-        raise cap_error(smallest.parts, cap_bytes, _NOTHING_COARSER)
+        raise too_small(smallest.parts, cap_bytes)
     return best
 
 
-def _fit_bits(assemble: Assemble, quant: QuantConfig, cap_bytes: int) -> Draft:
+def fit_rate(
+    assemble: Assemble, quant: QuantConfig, layouts: Mapping[str, Layout], cap_bytes: int
+) -> Draft:
+    """Return the draft nearest below the cap when grids stay and only `rate_weight` rises.
+
+    Raises CapError, naming the smallest size, if the dearest rate does not fit either.
+    """
+    draft = assemble(quant, layouts)
+    if len(draft.data) <= cap_bytes:
+        return draft
+    low, high = quant.rate_weight, _DEAREST_RATE
+    best = assemble(dataclasses.replace(quant, rate_weight=high), layouts)
+    if len(best.data) > cap_bytes:
+        raise too_small(best.parts, cap_bytes)
+    for _ in range(_MOST_PROBES):
+        if len(best.data) >= (1 - _UNUSED) * cap_bytes:
+            break
+        middle = (low + high) / 2
+        draft = assemble(dataclasses.replace(quant, rate_weight=middle), layouts)
+        if len(draft.data) > cap_bytes:
+            low = middle
+        else:
+            best, high = draft, middle
+    return best
+
+
+def too_small(smallest_parts: Mapping[str, int], cap_bytes: int) -> CapError:
+    """Return the error for a cap below the smallest file that the recipe can make."""
+    size = sum(smallest_parts.values())
+    remedy = f"the smallest possible is {size:,} bytes; {_NOTHING_COARSER}"
+    return cap_error(dict(smallest_parts), cap_bytes, remedy)
+
+
+def _fit_bits(assemble: Assemble, quant: QuantConfig, cap_bytes: int) -> tuple[Draft, QuantConfig]:
     """Find by bisection the first of ever coarser plans that fits."""
     plans = _coarser_plans(quant)
     draft = assemble(plans[0], {})
     if len(draft.data) <= cap_bytes:
-        return draft
+        return draft, quant
     best = assemble(plans[-1], draft.layouts)
     if len(best.data) > cap_bytes:
-        raise cap_error(best.parts, cap_bytes, _NOTHING_COARSER)
+        raise too_small(best.parts, cap_bytes)
     low, high = 1, len(plans) - 1
     while low < high:
         middle = (low + high) // 2
@@ -153,7 +190,7 @@ def _fit_bits(assemble: Assemble, quant: QuantConfig, cap_bytes: int) -> Draft:
             low = middle + 1
         else:
             best, high = draft, middle
-    return best
+    return best, plans[high]
 
 
 def _coarser_plans(quant: QuantConfig) -> list[QuantConfig]:

@@ -13,6 +13,7 @@ import numpy as np
 import zstandard
 
 from parbyte.base.errors import ArtifactError
+from parbyte.pack.mixing_coder import decode_mixed, encode_mixed
 from parbyte.pack.range_coder import class_bits_to_try, decode_table, encode_table
 
 _LZMA_PROPERTIES = ((0, 0, 0), (3, 0, 0))  # lc, lp, pb: best for codes, best for text
@@ -31,7 +32,7 @@ class Stream:
 def shrink(content: bytes, coders: Sequence[str], *, num_columns: int = 1) -> Stream:
     """Return the smallest stream that any of the coders (or none, "raw") makes of `content`.
 
-    num_columns: width of the table that `content` is, row by row; "range" uses it.
+    num_columns: width of the table that `content` is, row by row; "mix" and "range" use it.
     """
     streams = [Stream("raw", content)]
     if content:
@@ -67,6 +68,17 @@ def _decode_range(payload: bytes, num_bytes: int, num_columns: int) -> bytes:
         return decode_table(payload, num_bytes // num_columns, num_columns).tobytes()
     except ValueError as error:
         raise ArtifactError(f"damaged 'range' stream: {error}") from None
+
+
+def _encode_mix(content: bytes, num_columns: int) -> bytes:
+    return encode_mixed(np.frombuffer(content, np.uint8).reshape(-1, num_columns))
+
+
+def _decode_mix(payload: bytes, num_bytes: int, num_columns: int) -> bytes:
+    try:
+        return decode_mixed(payload, num_bytes // num_columns, num_columns).tobytes()
+    except ValueError as error:
+        raise ArtifactError(f"damaged 'mix' stream: {error}") from None
 
 
 def _encode_zstd(content: bytes, num_columns: int) -> bytes:
@@ -165,6 +177,7 @@ def _window(num_bytes: int) -> int:
 _Encoder = Callable[[bytes, int], bytes]
 _Decoder = Callable[[bytes, int, int], bytes]
 _ENCODERS: dict[str, _Encoder] = {
+    "mix": _encode_mix,
     "range": _encode_range,
     "zstd": _encode_zstd,
     "lzma": _encode_lzma,
@@ -172,6 +185,7 @@ _ENCODERS: dict[str, _Encoder] = {
 }
 _DECODERS: dict[str, _Decoder] = {
     "raw": lambda payload, num_bytes, num_columns: payload,
+    "mix": _decode_mix,
     "range": _decode_range,
     "zstd": _decode_zstd,
     "lzma": _decode_lzma,

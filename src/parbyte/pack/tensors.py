@@ -50,7 +50,7 @@ def shrink_codes(codes: Codes, coders: Sequence[str], layout: Layout | None = No
     symbols_RC = symbols_RC.reshape(num_rows, num_columns)
     if layout is None:
         # One coder shows which layout has more structure; then all compete on that one.
-        probe = "range" if "range" in coders else coders[0]
+        probe = next((name for name in ("mix", "range") if name in coders), coders[0])
         sizes = [len(_shrink_table(symbols_RC, (probe,), flip).payload) for flip in (False, True)]
         transposed = sizes[1] < sizes[0]
         stream = _shrink_table(symbols_RC, coders, transposed)

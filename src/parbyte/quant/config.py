@@ -39,8 +39,72 @@ class QuantConfig:
         3, low=0, high=10, doc="binary digits kept of a row's float16 scale; codes make up for it"
     )
 
+    allocation: str = setting(
+        "std",
+        choices=("std", "sensitivity"),
+        doc='clip = "std": the same k for all tensors of a kind | k by what errors cost the loss',
+    )
+    method: str = setting(
+        "nearest",
+        choices=("nearest", "gptq"),
+        doc="rounding: each weight for itself | so that a layer's outputs change least (GPTQ)",
+    )
+    damping: float = setting(
+        0.01, low=1e-6, high=100.0, doc="gptq: added to the Hessian's diagonal, per its mean"
+    )
+    act_order: bool = setting(True, doc="gptq: round the columns of the largest inputs first")
+    calibration: str = setting(
+        "train",
+        choices=("train", "self", "random"),
+        doc="gptq and sensitivity look at: the training split | the model's own text | noise",
+    )
+    calibration_tokens: int = setting(65_536, low=1, doc="tokens to calibrate on")
+    rate_weight: float = setting(
+        0.0,
+        low=0.0,
+        high=2.0,
+        doc="what a bit costs in squared steps when rounding; 0: nothing, 0.1: near the optimum",
+    )
+    heal_steps: int = setting(
+        0, low=0, doc="steps of training through the grid before packing; 0: use heal_seconds"
+    )
+    heal_seconds: float = setting(
+        0.0,
+        low=0.0,
+        unit="seconds",
+        doc="the same by the clock, part of the track's training seconds; 0: no healing",
+    )
+    heal_from: str = setting(
+        "model",
+        choices=("model", "text"),
+        doc="what healing learns: what the float model says of the training text | the text",
+    )
+    heal_lr: float = setting(3e-4, low=0.0, high=1.0, doc="Adam's rate at the start of healing")
+
     def __post_init__(self) -> None:
         for role in ("embed", "table", "attn", "mlp", "proj"):
             bits = getattr(self, f"bits_{role}")
             allowed = 2 <= bits <= 8 or bits == FLOAT_BITS
             require(allowed, f"quant.bits_{role}", got=bits, want="2..8, or 16 for float16")
+        require(
+            self.allocation == "std" or self.clip == "std",
+            "quant.allocation",
+            got=self.allocation,
+            want='"std" unless quant.clip = "std"',
+        )
+        require(
+            self.heal_steps == 0 or self.heal_seconds == 0,
+            "quant.heal_seconds",
+            got=self.heal_seconds,
+            want="0 when heal_steps is set",
+        )
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether rounding depends on text that the model is run on."""
+        return self.method == "gptq" or self.allocation == "sensitivity"
+
+    @property
+    def heals(self) -> bool:
+        """Whether the weights are trained on through the grid before they are packed."""
+        return self.heal_steps > 0 or self.heal_seconds > 0

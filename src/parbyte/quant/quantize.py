@@ -10,11 +10,14 @@ from torch import Tensor
 from parbyte.base.errors import RecipeError
 from parbyte.model.roles import Role
 from parbyte.quant.config import FLOAT_BITS, QuantConfig
-from parbyte.quant.grid import Codes, dequantize
+from parbyte.quant.gptq import Factor, gptq
+from parbyte.quant.grid import Codes, dequantize, max_code
 from parbyte.quant.rounding import (
+    code_prices,
     frequency_factor,
     max_scale,
     round_to_nearest,
+    round_with_price,
     search_scale,
     std_scale,
 )
@@ -32,11 +35,17 @@ def quantize_weights(
     roles: Mapping[str, Role],
     config: QuantConfig,
     token_counts: Tensor | None = None,
+    factors: Mapping[str, Factor] | None = None,
+    scales: Mapping[str, Tensor] | None = None,
+    step_factors: Mapping[str, float] | None = None,
 ) -> dict[str, Quantized]:
     """Turn float32 weights into codes by role, or float16 tensors where they are small.
 
     token_counts: how often each token occurs in the training text, int64[V]; with clip = "std" the
     rows of frequent tokens then get finer steps (see quant.rounding.frequency_factor).
+    factors: Hessians made ready, for the matrices that are to be rounded by GPTQ.
+    scales: float16[R] of the tensors whose grid is already decided.
+    step_factors: with clip = "std", by how much a tensor's steps are wider than its kind's.
     Raises RecipeError if a weight is not finite: such a model has diverged in training.
     """
     quantized: dict[str, Quantized] = {}
@@ -52,8 +61,16 @@ def quantize_weights(
             quantized[name] = clipped.to(torch.float16)
         else:
             matrix = weight.to(torch.float32)
-            factor = _row_factor(matrix, roles[name], config, token_counts)
-            quantized[name] = _quantize_one(matrix, roles[name], bits, config, factor)
+            if scales is not None:
+                scale = scales[name]
+            else:
+                row_factor = _row_factor(matrix, roles[name], config, token_counts)
+                if step_factors is not None and name in step_factors:
+                    ones = torch.ones(matrix.shape[:-1]) if row_factor is None else row_factor
+                    row_factor = ones * step_factors[name]
+                scale = _choose_scale(matrix, roles[name], bits, config, row_factor)
+            factor = None if factors is None else factors.get(name)
+            quantized[name] = _round(matrix, scale, bits, factor, config.rate_weight)
     return quantized
 
 
@@ -108,14 +125,27 @@ def _row_factor(
     return frequency_factor(token_counts, config.frequency_power)
 
 
-def _quantize_one(
+def _choose_scale(
     weight_RC: Tensor, role: Role, bits: int, config: QuantConfig, factor_R: Tensor | None
-) -> Codes:
+) -> Tensor:
     digits = config.scale_digits
     if config.clip == "max" or role is Role.SCALAR:
-        scale_R = max_scale(weight_RC, bits, digits)
-    elif config.clip == "search":
-        scale_R = search_scale(weight_RC, bits, digits)
-    else:
-        scale_R = std_scale(weight_RC, bits, digits, clip_std_of(role, config), factor_R)
-    return round_to_nearest(weight_RC, scale_R, bits)
+        return max_scale(weight_RC, bits, digits)
+    if config.clip == "search":
+        return search_scale(weight_RC, bits, digits)
+    return std_scale(weight_RC, bits, digits, clip_std_of(role, config), factor_R)
+
+
+def _round(
+    weight_RC: Tensor, scale_R: Tensor, bits: int, factor: Factor | None, rate: float
+) -> Codes:
+    """Turn weights into codes on a given grid by the recipe's rule."""
+    nearest = round_to_nearest(weight_RC, scale_R, bits)
+    price = code_prices(nearest.codes, bits, rate) if rate else None
+    if factor is not None:
+        return gptq(weight_RC, scale_R, bits, factor, price)
+    if price is None:
+        return nearest
+    steps_RC = weight_RC.double() / scale_R.double().unsqueeze(-1)
+    codes_RC = round_with_price(steps_RC, max_code(bits), price).to(torch.int8)
+    return Codes(codes_RC, scale_R, bits)

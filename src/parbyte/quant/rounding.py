@@ -26,6 +26,37 @@ def round_to_nearest(weight_RC: Tensor, scale_R: Tensor, bits: int) -> Codes:
     return Codes(steps_RC.round_().clamp_(-limit, limit).to(torch.int8), scale_R, bits)
 
 
+def round_with_price(steps: Tensor, limit: int, price: Tensor | None) -> Tensor:
+    """Return whole numbers near `steps`, the smaller neighbour where it is cheaper by enough.
+
+    price: [limit + 1], what a code of each size costs, in squared steps: bits times a rate. A code
+    then minimises (step - code)^2 + price among the nearest one and the next towards zero. None:
+    to nearest. Source: Sullivan 1996, "Efficient scalar quantization of exponential and Laplacian
+    random variables", IEEE Trans. Inf. Theory 42 (the dead zone that follows from it).
+    """
+    nearest = steps.round().clamp_(-limit, limit)
+    if price is None:
+        return nearest
+    size = nearest.abs()
+    smaller = (size - 1).clamp_min_(0)
+    far, near = (steps.abs() - smaller).square(), (steps.abs() - size).square()
+    saved = price[size.long()] - price[smaller.long()]
+    return torch.where(far - near < saved, smaller, size).copysign_(steps)
+
+
+def code_prices(codes_RC: Tensor, bits: int, rate: float) -> Tensor:
+    """Return float64[max code + 1]: rate times the bits of a code of each size, its sign included.
+
+    The bits are those of an adaptive coder without contexts that has seen these codes.
+    """
+    sizes = codes_RC.abs().long().flatten()
+    counts = torch.bincount(sizes, minlength=max_code(bits) + 1).double() + 0.5
+    cost = -(counts / counts.sum()).log2()
+    cost[1:] += 1.0
+    # Rare sizes have accidental counts; a larger code is never the cheaper one.
+    return rate * torch.cummax(cost, 0).values
+
+
 def max_scale(weight_RC: Tensor, bits: int, digits: int) -> Tensor:
     """Return the float16[R] scales whose largest code reaches each row's largest weight."""
     return _to_scale(_row_max(weight_RC) / max_code(bits), digits, up=True)

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from parbyte.base.units import nats_to_bits
+from parbyte.report.rate_distortion import RateDistortion
 
 OURS, OURS_LIGHT, OTHERS, ACCENT = "#0b6a94", "#a9cfe0", "#bcc5cd", "#b6500f"
 INK, MUTED, RULE = "#1d2730", "#5b6773", "#e1e6ea"
@@ -116,6 +117,28 @@ def draw_training(points: Sequence[CurvePoint], bytes_per_token: float | None) -
         axes.margins(y=0.12)
 
     return _to_svg("training", "Loss over the seconds of training", 3.2, draw)
+
+
+def draw_rate_distortion(found: RateDistortion) -> str:
+    """Draw measured bits per byte over the artifact's bytes, one curve a way of quantising.
+
+    The first curve is grey: it is what the others are compared with.
+    """
+    colors = (OTHERS, OURS, ACCENT, INK, OURS_LIGHT, MUTED)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        figure.subplots_adjust(left=0.07, right=0.8, top=0.96, bottom=0.17)
+        for place, curve in enumerate(found.curves):
+            kb = [num_bytes / 1000 for num_bytes, _ in curve.points]
+            color = colors[place % len(colors)]
+            bpb = [rate for _, rate in curve.points]
+            axes.plot(kb, bpb, color=color, marker="o", ms=3.5, linewidth=1.3, label=curve.name)
+        axes.axhline(found.float_bpb, color=RULE, linewidth=1.1, label="float weights")
+        _frame(axes, "bytes of the artifact, KB", "bits per byte")
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+
+    return _to_svg("rates", "Bits per byte by bytes of the artifact", 3.4, draw)
 
 
 def draw_documents(documents: Sequence[tuple[int, float]]) -> str:

@@ -18,8 +18,10 @@ from parbyte.report.figures import (
     draw_comparison,
     draw_documents,
     draw_parts,
+    draw_rate_distortion,
     draw_training,
 )
+from parbyte.report.rate_distortion import read_rate_distortion
 from parbyte.report.verdict_part import show_verdict
 
 REPORT_FILE = "report.html"
@@ -132,6 +134,7 @@ def _view(evidence: Evidence, baselines: Sequence[Baseline]) -> dict[str, Any]:
     best = min(alone, key=lambda baseline: baseline.bpb, default=None)
     documents = [(document.bytes, document.bpb) for document in evidence.documents]
     bytes_per_token = evidence.bytes_per_token
+    rates = read_rate_distortion(evidence.folder)
     return {
         "card": scorecard,
         "corpus": Path(scorecard["corpus"]).name,
@@ -144,6 +147,7 @@ def _view(evidence: Evidence, baselines: Sequence[Baseline]) -> dict[str, Any]:
         "is_cut": any(b.text_bytes < scorecard["text_bytes"] for b in baselines),
         "comparison": _figure(draw_comparison(comparison_rows(scorecard, baselines))),
         "parts": _figure(draw_parts(_named_parts(scorecard["artifact_parts"]))),
+        "rates": _figure(draw_rate_distortion(rates)) if rates else None,
         "training": _figure(draw_training(evidence.curve, bytes_per_token))
         if evidence.curve
         else None,
