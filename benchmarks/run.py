@@ -16,11 +16,11 @@ BENCHMARKS = {
     "portable": "the portable engine against the torch engine: speed, bits, start-up",
     "overhead": "train() against a bare loop",
     "pack": "every coder of weights against the entropy",
-    "quantize": "ways to quantise against each other: bytes, bits per byte, seconds",
     "audit": "wrong twins and honest scorers under every check: docs/audit-matrix.md",
 }
 """Script -> what it measures."""
 ON_REQUEST = {
+    "quantize": "ways to quantise against each other; needs a finished run folder",
     "gpu": "training on one GPU; needs --data, see its --help",
     "prepare": "a corpus to shards; needs a large --corpus to mean much",
 }

@@ -9,7 +9,7 @@ from parbyte.base.errors import RecipeError
 from parbyte.base.log import Console
 from parbyte.model.config import ModelConfig
 from parbyte.model.gpt import GPT
-from parbyte.model.roles import parameter_roles
+from parbyte.model.roles import role_of
 from parbyte.quant.calibration import TrainingText, training_windows
 from parbyte.quant.config import QuantConfig
 from parbyte.quant.grid import Codes
@@ -29,7 +29,7 @@ def run(
         name: p.detach() + 0.1 * torch.randn(p.shape, generator=generator)
         for name, p in GPT(model_config, seed=0).named_parameters()
     }
-    quantized = quantize_weights(weights, parameter_roles(model), config)
+    quantized = quantize_weights(weights, {name: role_of(name) for name in weights}, config)
     text = TrainingText(data_folder)
     return heal(model_config, weights, quantized, text, BATCHES, config, console), quantized
 
@@ -49,7 +49,7 @@ def test_packed_weights_get_better_while_their_grids_stay(
 ) -> None:
     config = QuantConfig(heal_steps=40, heal_lr=1e-2, heal_from="text", **COARSE)
     healed, quantized = run(model_config, data_folder, config)
-    roles = parameter_roles(GPT(model_config, seed=None))
+    roles = {name: role_of(name) for name in quantized}
     scales = {n: item.scale for n, item in quantized.items() if isinstance(item, Codes)}
     packed = quantize_weights(healed.weights, roles, config, scales=scales)
     for name, scale in scales.items():
