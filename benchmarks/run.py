@@ -23,6 +23,7 @@ BENCHMARKS = {
 }
 """Script -> what it measures."""
 ON_REQUEST = {
+    "quantize": "ways to quantise against each other; needs a finished run folder",
     "gpu": "training on one GPU; needs --data, see its --help",
     "exchange": "bitstreams between two machines; `make` here, `check` there",
     "prepare": "a corpus to shards; needs a large --corpus to mean much",

@@ -9,7 +9,7 @@ from parbyte.base.errors import RecipeError
 from parbyte.base.log import Console
 from parbyte.model.config import ModelConfig
 from parbyte.model.gpt import GPT
-from parbyte.model.roles import parameter_roles
+from parbyte.model.roles import role_of
 from parbyte.quant.calibration import TrainingText, training_windows
 from parbyte.quant.config import QuantConfig
 from parbyte.quant.grid import Codes
@@ -24,9 +24,12 @@ COARSE = {"clip_std_embed": 150.0, "clip_std_matrix": 150.0}
 def run(
     model_config: ModelConfig, data_folder: Path, config: QuantConfig, console: Console = QUIET
 ) -> tuple[Healed, dict[str, Codes | torch.Tensor]]:
-    model = GPT(model_config, seed=0)
-    weights = {name: p.detach().clone() for name, p in model.named_parameters()}
-    quantized = quantize_weights(weights, parameter_roles(model), config)
+    generator = torch.Generator().manual_seed(1)
+    weights = {
+        name: p.detach() + 0.1 * torch.randn(p.shape, generator=generator)
+        for name, p in GPT(model_config, seed=0).named_parameters()
+    }
+    quantized = quantize_weights(weights, {name: role_of(name) for name in weights}, config)
     text = TrainingText(data_folder)
     return heal(model_config, weights, quantized, text, BATCHES, config, console), quantized
 
@@ -44,9 +47,9 @@ def loss_of(
 def test_packed_weights_get_better_while_their_grids_stay(
     model_config: ModelConfig, data_folder: Path
 ) -> None:
-    config = QuantConfig(heal_steps=60, heal_lr=3e-3, **COARSE)
+    config = QuantConfig(heal_steps=40, heal_lr=1e-2, heal_from="text", **COARSE)
     healed, quantized = run(model_config, data_folder, config)
-    roles = parameter_roles(GPT(model_config, seed=None))
+    roles = {name: role_of(name) for name in quantized}
     scales = {n: item.scale for n, item in quantized.items() if isinstance(item, Codes)}
     packed = quantize_weights(healed.weights, roles, config, scales=scales)
     for name, scale in scales.items():
@@ -58,6 +61,14 @@ def test_packed_weights_get_better_while_their_grids_stay(
     assert losses[1] < losses[0] - 0.5
     assert healed.last_loss < healed.first_loss
     assert 0.0 < healed.moved < 1.0
+
+
+def test_packed_weights_come_nearer_to_the_float_model(
+    model_config: ModelConfig, data_folder: Path
+) -> None:
+    config = QuantConfig(heal_steps=20, heal_lr=3e-3, heal_from="model", **COARSE)
+    healed, _ = run(model_config, data_folder, config)
+    assert 0.0 < healed.last_loss < 0.7 * healed.first_loss
 
 
 def test_equal_steps_give_equal_weights(model_config: ModelConfig, data_folder: Path) -> None:
