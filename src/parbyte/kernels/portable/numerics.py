@@ -1,7 +1,7 @@
 """Exponential, hyperbolic tangent, logarithm, sums and matrix products in a fixed order.
 
-Source of the polynomials: Cephes (expf, tanhf, logf). Shapes: R rows, I inputs, O outputs of one block,
-P blocks, N any length.
+Source of the polynomials: Cephes (expf, tanhf, logf). Shapes: R rows, I inputs, O outputs of one
+block, P blocks, N any length.
 """
 
 import numpy as np
