@@ -18,7 +18,6 @@ BENCHMARKS = {
     "pack": "every coder of weights against the entropy",
     "compressors": "archives against xz, zstd, brotli, bzip2 and PPMd on the demo's held-out text",
     "memory": "peak memory of compressing 400 MB from a pipe",
-    "quantize": "ways to quantise against each other: bytes, bits per byte, seconds",
     "audit": "wrong twins and honest scorers under every check: docs/audit-matrix.md",
 }
 """Script -> what it measures."""

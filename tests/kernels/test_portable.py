@@ -211,3 +211,10 @@ def test_without_numba_one_line_says_so() -> None:
     assert done.stdout == (
         "engine 'portable' needs numba, which is not installed: pip install numba\n"
     )
+
+
+def test_log32_is_the_logarithm() -> None:
+    x = np.exp(np.linspace(-87, 88, 20_001)).astype(np.float32)
+    found = np.array([numerics.log32(F(value)) for value in x], np.float64)
+    expected = np.log(x.astype(np.float64))
+    assert np.all(np.abs(found - expected) <= 2e-7 * np.maximum(1.0, np.abs(expected)))

@@ -103,7 +103,11 @@ def stacked(inner: Predictor, *stages: dict[str, object]) -> Predictor:
 
 
 MIX = {"kind": "mix", "memory": 1 << 20}
+LINEAR = {**MIX, "mode": "linear"}
+GATED = {**MIX, "mode": "gated"}
 NGRAM = {"kind": "ngram", "memory": 1 << 20}
+TILT = {"kind": "tilt", "memory": 1 << 20, "lowest": 1}
+SSE = {"kind": "sse"}
 
 HONEST: dict[str, tuple[Callable[[], Predictor], int]] = {
     "neural, sliding": (lambda: neural(12, 4), 12),
@@ -147,7 +151,10 @@ HONEST: dict[str, tuple[Callable[[], Predictor], int]] = {
     ),
     "mix over portable": (lambda: stacked(portable(12, 4), MIX), 12),
     "mix over neural": (lambda: stacked(neural(16, 16), MIX), 16),
-    "mix over n-gram posterior over portable": (lambda: stacked(portable(12, 5), NGRAM, MIX), 12),
+    "linear mix over portable": (lambda: stacked(portable(12, 4), LINEAR), 12),
+    "gated mix over portable": (lambda: stacked(portable(12, 5), GATED), 12),
+    "n-gram posterior over neural": (lambda: stacked(neural(12, 5), NGRAM), 12),
+    "tilt, mix and sse over portable": (lambda: stacked(portable(12, 5), TILT, MIX, SSE), 12),
     "learning online (of the tests)": (twins.OnlineBigram, 0),
 }
 """Name -> (how to make it, its window or 0). Every predictor of the package must be here."""

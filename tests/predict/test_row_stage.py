@@ -10,12 +10,22 @@ import pytest
 import torch
 
 from parbyte.base.log import Console
+from parbyte.base.settings import to_table
+from parbyte.codec.compress import compress_file, decompress_file
+from parbyte.codec.conditions import coding_arithmetic
+from parbyte.codec.config import CodecConfig
 from parbyte.codec.drive import drive
 from parbyte.codec.rangecoder import Decoder, Encoder
+from parbyte.model.config import ModelConfig
+from parbyte.model.gpt import GPT
+from parbyte.pack.artifact import build_artifact
+from parbyte.pack.config import PackConfig
 from parbyte.predict.build import build_row_stage
-from parbyte.predict.expert_config import MixConfig, NgramConfig
+from parbyte.predict.expert_config import MixConfig, NgramConfig, SseConfig
 from parbyte.predict.portable import PortablePredictor
 from parbyte.predict.predictor import Predictor
+from parbyte.quant.config import QuantConfig
+from parbyte.text.byte_tokenizer import ByteTokenizer
 
 
 def load_twins() -> ModuleType:
@@ -105,3 +115,37 @@ def test_the_posterior_is_a_mixture_whose_weights_stay() -> None:
         rows.double().exp().sum(-1), torch.ones(2, 60).double(), atol=1e-6, rtol=0
     )
     assert torch.equal(rows, walk(predictor, tokens_BT, "steps"))
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_change_no_bit(threads: int) -> None:
+    predictor, tokens_BT = mixed(), tokens(4, 60)
+    with coding_arithmetic(1):
+        rows = walk(predictor, tokens_BT, "chunks")
+    with coding_arithmetic(threads):
+        assert torch.equal(walk(predictor, tokens_BT, "chunks"), rows)
+
+
+def test_an_artifact_with_a_stack_restores_its_text(tmp_path: Path) -> None:
+    model = GPT(ModelConfig(vocab_size=257, bos_id=256, model_dim=16, mlp_dim=24, rope_dims=4))
+    stack = [to_table(MixConfig(memory=SMALL)), to_table(SseConfig())]
+    predict = {"window": 16, "stride": 8, "engine": "portable", "stack": stack}
+    blob = build_artifact(
+        model.state_dict(),
+        model.config,
+        ByteTokenizer(),
+        predict,
+        QuantConfig(),
+        PackConfig(fit=False),
+        1_000_000,
+        {},
+    )
+    path, source = tmp_path / "model.parbyte", tmp_path / "text"
+    path.write_bytes(blob)
+    text = b"in the beginning was the word, and the word was with us. " * 8
+    source.write_bytes(text)
+    coded, console = tmp_path / "text.pby", Console(quiet=True)
+    result = compress_file(path, source, coded, CodecConfig(lanes=2), console)
+    assert result.bitstream_bytes < len(text) // 2
+    decompress_file(path, coded, tmp_path / "restored", console)
+    assert (tmp_path / "restored").read_bytes() == text

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parbyte.kernels.portable.jit import compiled
-from parbyte.kernels.portable.numerics import exp, log
+from parbyte.kernels.portable.numerics import exp, log, total
 
 KNOTS, LIMIT, RECENT = 33, 8.0, 8
 """Knots from stretch -8 to 8; the last 3 answers to the first question make a context."""
@@ -99,6 +99,7 @@ def _correct_(state: Calibrator, b: int, row_V: Floats, out_V: Floats) -> None:
         map_N = state.map_KRN[k, state.recent_B[b]]
         read = map_N[knot] * (1.0 - part) + map_N[knot + 1] * part
         new_yes = state.share * read + (1.0 - state.share) * yes
+        new_yes = min(max(new_yes, _LEAST), 1.0 - _LEAST)
         out_V[tokens_K[k]] = np.float32(log(new_left * new_yes))
         left -= prob
         new_left *= 1.0 - new_yes
@@ -108,18 +109,17 @@ def _correct_(state: Calibrator, b: int, row_V: Floats, out_V: Floats) -> None:
 @compiled()
 def _rescale_rest_(row_V: Floats, tokens_K: Ints, mass: float, out_V: Floats) -> None:
     """Let the tokens that are not listed share a mass as the row says."""
-    whole = 0.0
+    prob_V, listed_K = np.empty_like(row_V), np.empty(len(tokens_K), np.float32)
     for v in range(len(row_V)):
-        whole += np.float64(exp(row_V[v]))
-    for token in tokens_K:
-        whole -= np.float64(exp(row_V[token]))
-    offset = np.float32(log(mass) - log(max(whole, _LEAST)))
+        prob_V[v] = exp(row_V[v])
+    for k in range(len(tokens_K)):
+        prob_V[tokens_K[k]] = np.float32(0)
+        listed_K[k] = out_V[tokens_K[k]]
+    offset = np.float32(log(mass) - log(total(prob_V)))
     for v in range(len(row_V)):
-        is_listed = False
-        for token in tokens_K:
-            is_listed = is_listed or token == v
-        if not is_listed:
-            out_V[v] = row_V[v] + offset
+        out_V[v] = row_V[v] + offset
+    for k in range(len(tokens_K)):
+        out_V[tokens_K[k]] = listed_K[k]
 
 
 @compiled()

@@ -268,7 +268,7 @@ def forget_(
 ) -> int:
     """Forget the older half of the history: the table is made anew from the newer half.
 
-    Repeated until the table is at most half full. Returns the length that is left.
+    Repeated until that fills no more than half the table. Returns the length that is left.
     """
     num_records, kept = len(cells) // WIDTH, length
     while True:
@@ -279,6 +279,8 @@ def forget_(
         cells[:] = 0
         cells[KEY], cells[COUNT] = _OWN_KEY, 1
         for place in range(lanes, kept):
+            if cells[COUNT] + MOST_RECORDS * len(orders_S) > num_records // 2:
+                break
             is_padding = history_H[place] == bos_id and history_H[place - lanes] == bos_id
             for trie in range(0 if is_padding else len(orders_S)):
                 learn_place_(
@@ -293,5 +295,5 @@ def forget_(
                     skips_S[trie],
                 )
             undo[0, 0] = 0
-        if cells[COUNT] <= num_records // 2:
+        if cells[COUNT] + MOST_RECORDS * len(orders_S) <= num_records // 2 or kept == 0:
             return kept

@@ -1,4 +1,4 @@
-"""One hinted token is made likelier: p'(v) = p(v) exp(beta [v = h]) / Z (PR 1514, token hints).
+"""One hinted token is made likelier: p'(v) = p(v) exp(beta [v = h]) / Z (PR 1514's token hints).
 
 Hint and beta depend on what was scored before, never on the token that follows, and
 Z = 1 + p(h) (exp(beta) - 1) is exact whatever the hint is worth.
