@@ -128,8 +128,8 @@ class LoraPredictor(Predictor):
         """Take one step on the chunk's positions that are the open document's own."""
         num_new = chunk_BT.shape[1]
         hidden_BTD = self._hidden(inputs_BC, is_own_BC)[:, -num_new:]
-        logits_BTV = self._model.logits(hidden_BTD)
-        nats_BT = F.cross_entropy(logits_BTV.mT, chunk_BT, reduction="none")
+        flat = (self._model.logits(hidden_BTD).flatten(0, 1), chunk_BT.flatten())
+        nats_BT = F.cross_entropy(*flat, reduction="none").view_as(chunk_BT)
         counts_BT = is_own_BC[:, -num_new:].to(nats_BT.dtype)
         counts_B = counts_BT.sum(1)
         mean_B = (nats_BT * counts_BT).sum(1) / counts_B.clamp(min=1)

@@ -131,7 +131,8 @@ class SlotPredictor(Predictor):
     ) -> Tensor:
         """Return the sum over lanes of what each of them minimises."""
         logits_BFV = self._logits(hidden_BFD, shift)
-        nats_BF = F.cross_entropy(logits_BFV.mT, labels_BF, reduction="none")
+        flat = (logits_BFV.flatten(0, 1), labels_BF.flatten())
+        nats_BF = F.cross_entropy(*flat, reduction="none").view_as(counts_BF)
         mean_B = (nats_BF * counts_BF).sum(1) / counts_BF.sum(1).clamp(min=1)
         squares = shift[0].square().sum() + shift[1].square().sum()
         return mean_B.sum() + 0.5 * self._settings.ridge * squares
