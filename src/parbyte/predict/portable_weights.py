@@ -4,7 +4,6 @@ Shapes: P parameters, L layers, D model_dim.
 """
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -57,19 +56,17 @@ class PortableWeights:
             name: value.detach().to("cpu").float().numpy()
             for name, value in model.named_parameters()
         }
-        self.pieces: dict[str, slice] = {}
-        parts, shapes, start = [np.zeros(0, np.float32)], {}, 0
-        for field in Params._fields:
-            groups = list(_groups(field, weights, model.config.num_layers))
-            for name in (name for group in groups for name in group):
-                parts.append(weights[name].ravel())
-                self.pieces[name] = slice(start, start + len(parts[-1]))
-                start = self.pieces[name].stop
-            shapes[field] = _shape_of(field, groups, weights)
-        assert self.pieces.keys() == weights.keys()
-        self._shapes = shapes
-        self._model_shapes = {name: value.shape for name, value in weights.items()}
-        self.flat_P = np.concatenate(parts)
+        names = [name for field in Params._fields for name in _names_of(field, model.config)]
+        names = [name for name in names if name in weights]
+        assert sorted(names) == sorted(weights)
+        ends = np.cumsum([weights[name].size for name in names]).tolist()
+        starts = [0, *ends[:-1]]
+        self.pieces = {n: slice(a, b) for n, a, b in zip(names, starts, ends, strict=True)}
+        self._model_shapes = {name: weights[name].shape for name in names}
+        self._shapes = _shapes_of(model.config)
+        if model.config.smear != "none":
+            self._shapes["smear_gate"] = weights["embed.smear.gate"].shape
+        self.flat_P = np.concatenate([weights[name].ravel() for name in names])
         self.params = self.view(self.flat_P)
         scales = [1.0 / math.sqrt(layer + 1) for layer in range(model.config.num_layers)]
         self.norm_scale_L = np.array(scales if model.config.ln_scale else [1.0] * len(scales))
@@ -93,42 +90,44 @@ class PortableWeights:
         fold_(self.params, self.norm_scale_L, self.net)
 
 
-def _groups(field: str, weights: dict[str, Floats], num_layers: int) -> Iterator[list[str]]:
-    """Yield the names of one array's parameters, for every layer if the field has layers."""
+def _names_of(field: str, config: ModelConfig) -> list[str]:
+    """Return the names of one field's parameters, layer by layer, lacking ones among them."""
     is_layered = "{}" in _NAMES[field][0]
-    for layer in range(num_layers if is_layered else 1):
-        names = [name.format(layer) for name in _NAMES[field]]
-        if names[0] in weights:
-            yield names
+    layers = range(config.num_layers if is_layered else 1)
+    return [name.format(layer) for layer in layers for name in _NAMES[field]]
 
 
-def _shape_of(field: str, groups: list[list[str]], weights: dict[str, Floats]) -> tuple[int, ...]:
-    if field == "value_scales":
-        return (len(groups),)
-    is_layered = "{}" in _NAMES[field][0]
-    if not groups:
-        return (0,) * _NUM_AXES[field]
-    rows = sum(len(weights[name]) for name in groups[0])
-    shape = (rows, *weights[groups[0][0]].shape[1:])
-    return (len(groups), *shape) if is_layered else shape
-
-
-_NUM_AXES = {
-    "head": 2,
-    "bias": 1,
-    "bigram_table": 2,
-    "bigram_proj": 2,
-    "bigram_scale": 1,
-    "value_table": 2,
-    "value_proj": 2,
-    "value_scale": 1,
-    "smear_gate": 1,
-    "smear_scale": 1,
-    "skip_weights": 2,
-    "skip_gates": 2,
-    "mix": 3,
-}
-"""Of the fields that a network may lack."""
+def _shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of Params, of no rows for what the network lacks."""
+    dim, vocab, layers, skips = (
+        config.model_dim, config.vocab_size, config.num_layers, config.num_skips
+    )  # fmt: skip
+    kv_width, has_bigrams = config.num_kv_heads * config.head_dim, config.bigram_buckets > 0
+    has_values = config.value_embed_layers > 0
+    return {
+        "embed": (vocab, dim),
+        "head": (0 if config.tied else vocab, dim),
+        "bias": (vocab if config.logit_bias else 0,),
+        "bigram_table": (config.bigram_buckets, config.bigram_dim),
+        "bigram_proj": (dim if has_bigrams else 0, config.bigram_dim),
+        "bigram_scale": (int(has_bigrams),),
+        "value_table": (vocab if has_values else 0, config.value_embed_dim),
+        "value_proj": (kv_width if has_values else 0, config.value_embed_dim),
+        "value_scale": (int(has_values),),
+        "value_scales": (config.value_embed_layers,),
+        "smear_gate": (0,),
+        "smear_scale": (int(config.smear == "gated"),),
+        "skip_weights": (skips, dim),
+        "skip_gates": (skips if config.skips == "gated" else 0, dim),
+        "qkv": (layers, dim + 2 * kv_width, dim),
+        "out": (layers, dim, dim),
+        "up": (layers, config.mlp_dim, dim),
+        "down": (layers, dim, config.mlp_dim),
+        "attn_scale": (layers, dim),
+        "mlp_scale": (layers, dim),
+        "gain": (layers, config.num_heads),
+        "mix": (layers if config.resid_mix else 0, 2, dim),
+    }
 
 
 def _new_net(config: ModelConfig, params: Params, window: int) -> Net:

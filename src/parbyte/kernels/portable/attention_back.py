@@ -21,7 +21,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 
-@compiled()
+@compiled(is_inner=True)
 def attention_back_(
     net: Net,
     memory: Memory,
@@ -29,18 +29,17 @@ def attention_back_(
     layer: int,
     lanes_R: Ints,
     positions_R: Ints,
-    num_lanes: int,
     back_RD: Floats,
     back_RN: Floats,
     grad_gain_H: Floats,
 ) -> None:
     """Write what comes back to the heads before norm and rotation, and the gains' gradient."""
     num_groups, dim = net.num_kv_heads, net.head_dim
-    num_heads = len(grad_gain_H)
+    num_heads, num_lanes = len(grad_gain_H), np.sum(positions_R == positions_R[0])
     back_RN[:] = _ZERO
     for lane in range(num_lanes):
         for group in range(num_groups):
-            _group_back_(net, memory, trace, layer, lane, num_lanes, group, positions_R, lanes_R,
+            group_back_(net, memory, trace, layer, lane, num_lanes, group, positions_R, lanes_R,
                          back_RD, back_RN)  # fmt: skip
     grad_gain_H[:] = _ZERO
     for r in range(len(lanes_R)):
@@ -53,8 +52,8 @@ def attention_back_(
                 grad_gain_H[head] += grad
 
 
-@compiled()
-def _group_back_(
+@compiled(is_inner=True)
+def group_back_(
     net: Net,
     memory: Memory,
     trace: Trace,
@@ -105,7 +104,7 @@ def _group_back_(
         row_N[first_value : first_value + dim] = back_value_TK[t]
 
 
-@compiled()
+@compiled(is_inner=True)
 def turned(x_MN: Floats, num_columns: int) -> Floats:
     """Return the transpose of the first columns."""
     out_NM = np.empty((num_columns, len(x_MN)), np.float32)
@@ -115,7 +114,7 @@ def turned(x_MN: Floats, num_columns: int) -> Floats:
     return out_NM
 
 
-@compiled()
+@compiled(is_inner=True)
 def softmax_back_(share_S: Floats, scale: np.float32, back_S: Floats) -> None:
     """Replace what comes back to shares by what comes back to the products of query and key."""
     mean = dot(share_S, back_S)
@@ -123,7 +122,7 @@ def softmax_back_(share_S: Floats, scale: np.float32, back_S: Floats) -> None:
         back_S[s] = share_S[s] * (back_S[s] - mean) * scale
 
 
-@compiled()
+@compiled(is_inner=True)
 def exclude_back_(
     share_S: Floats, value_CK: Floats, own_K: Floats, back_K: Floats, back_own_K: Floats
 ) -> None:
@@ -141,7 +140,7 @@ def exclude_back_(
         back_K[i] -= slope * own_K[i]
 
 
-@compiled()
+@compiled(is_inner=True)
 def head_back_(
     raw_K: Floats, gain: np.float32, cos_K: Floats, sin_K: Floats, half: int, back_K: Floats
 ) -> np.float32:

@@ -51,40 +51,24 @@ def backward_(
     tokens_R, lanes_R, positions_R: as `forward` got them, all lanes at one position side by side.
     """
     num_layers, num_skips = len(net.mix), len(net.skip_weights)
-    num_lanes = np.sum(positions_R == positions_R[0])
     value_RN = project_rows(tokens_R, net.value_table, net.value_proj)
     back_value_RN, back_start_RD = np.zeros_like(value_RN), np.zeros_like(trace.out)
     back_skips_URD = np.zeros((num_skips, *trace.out.shape), np.float32)
     back_RD, normed_back_RD = np.zeros_like(trace.out), np.empty_like(trace.out)
     head_back_(net, trace, params, next_R, weight_R, grads, normed_back_RD)
     norm_rows_back_(normed_back_RD, trace.out, trace.out_factor, back_RD)
-    back_RN = np.empty_like(trace.qkv[0])
     for layer in range(num_layers - 1, -1, -1):
         if layer < num_skips:
             add_(back_RD, back_skips_URD[layer])
         scale = norm_scale_L[layer]
         mlp_back_(net, trace, params, layer, scale, grads, back_RD)
-        multiply_back_(
-            back_RD, trace.y[layer], params.out[layer], params.attn_scale[layer],
-            grads.out[layer], grads.attn_scale[layer], normed_back_RD,
+        attention_part_back_(
+            net, memory, trace, params, layer, scale, lanes_R, positions_R,
+            value_RN, grads, back_RD, back_value_RN,
         )  # fmt: skip
-        attention_back_(
-            net, memory, trace, layer, lanes_R, positions_R, num_lanes,
-            normed_back_RD, back_RN, grads.gain[layer],
-        )  # fmt: skip
-        first_layer = num_layers - net.value_layers
-        if layer >= first_layer:
-            grads.value_scales[layer - first_layer] = add_values_back_(
-                back_RN, value_RN, net.value_scale[layer], net.first_value, back_value_RN
-            )
-        wide_N = np.full(params.qkv.shape[1], scale, np.float32)
-        multiply_back_(
-            back_RN, trace.normed[layer, 0], params.qkv[layer], wide_N,
-            grads.qkv[layer], np.empty(0, np.float32), normed_back_RD,
-        )  # fmt: skip
-        norm_rows_back_(normed_back_RD, trace.normed[layer, 0], trace.factor[layer, 0], back_RD)
         join_and_mix_back_(net, trace, layer, grads, back_RD, back_start_RD, back_skips_URD)
     add_(back_RD, back_start_RD)
+    num_lanes = np.sum(positions_R == positions_R[0])
     embed_back_(net, trace, params, tokens_R, num_lanes, back_RD, grads)
     if len(params.value_table) > 0:
         project_rows_back_(
@@ -93,7 +77,7 @@ def backward_(
         )  # fmt: skip
 
 
-@compiled()
+@compiled(is_inner=True)
 def head_back_(
     net: Net,
     trace: Trace,
@@ -126,7 +110,7 @@ def head_back_(
     )
 
 
-@compiled()
+@compiled(is_inner=True)
 def softmax_back(logits_V: Floats, token: int, weight: np.float32) -> Floats:
     """Return the gradient of -weight ln softmax(logits)[token]."""
     share_V = np.empty_like(logits_V)
@@ -141,7 +125,7 @@ def softmax_back(logits_V: Floats, token: int, weight: np.float32) -> Floats:
     return share_V
 
 
-@compiled()
+@compiled(is_inner=True)
 def mlp_back_(
     net: Net,
     trace: Trace,
@@ -172,13 +156,56 @@ def mlp_back_(
     norm_rows_back_(normed_back_RD, trace.normed[layer, 1], trace.factor[layer, 1], back_RD)
 
 
-@compiled()
+@compiled(is_inner=True)
+def attention_part_back_(
+    net: Net,
+    memory: Memory,
+    trace: Trace,
+    params: Params,
+    layer: int,
+    norm_scale: np.float32,
+    lanes_R: Ints,
+    positions_R: Ints,
+    value_RN: Floats,
+    grads: Params,
+    back_RD: Floats,
+    back_value_RN: Floats,
+) -> None:
+    """Add what comes back through the layer's attention, and to the value embeddings."""
+    back_RN, normed_back_RD = np.empty_like(trace.qkv[layer]), np.empty_like(back_RD)
+    multiply_back_(
+        back_RD, trace.y[layer], params.out[layer], params.attn_scale[layer],
+        grads.out[layer], grads.attn_scale[layer], normed_back_RD,
+    )  # fmt: skip
+    attention_back_(
+        net, memory, trace, layer, lanes_R, positions_R,
+        normed_back_RD, back_RN, grads.gain[layer],
+    )  # fmt: skip
+    later = layer - (len(net.mix) - net.value_layers)
+    if later >= 0:
+        grads.value_scales[later] = add_values_back_(
+            back_RN, value_RN, net.value_scale[layer], net.first_value, net.value_width,
+            back_value_RN,
+        )  # fmt: skip
+    scale_N = np.full(params.qkv.shape[1], norm_scale, np.float32)
+    multiply_back_(
+        back_RN, trace.normed[layer, 0], params.qkv[layer], scale_N,
+        grads.qkv[layer], np.empty(0, np.float32), normed_back_RD,
+    )  # fmt: skip
+    norm_rows_back_(normed_back_RD, trace.normed[layer, 0], trace.factor[layer, 0], back_RD)
+
+
+@compiled(is_inner=True)
 def add_values_back_(
-    back_RN: Floats, value_RN: Floats, scale: np.float32, first: int, back_value_RN: Floats
+    back_RN: Floats,
+    value_RN: Floats,
+    scale: np.float32,
+    first: int,
+    width: int,
+    back_value_RN: Floats,
 ) -> np.float32:
     """Add what comes back to the value embeddings; return the gradient of their scale."""
-    grad, width = _ZERO, back_RN.shape[1] - first
-    width = min(width, value_RN.shape[1])
+    grad = _ZERO
     for r in range(len(back_RN)):
         back_N = back_RN[r, first : first + width]
         grad += dot(back_N, value_RN[r])
@@ -187,7 +214,7 @@ def add_values_back_(
     return grad
 
 
-@compiled()
+@compiled(is_inner=True)
 def join_and_mix_back_(
     net: Net,
     trace: Trace,
@@ -218,7 +245,7 @@ def join_and_mix_back_(
                    back_skips_URD[num_skips - 1 - later])  # fmt: skip
 
 
-@compiled()
+@compiled(is_inner=True)
 def join_back_(
     net: Net,
     later: int,
@@ -250,7 +277,7 @@ def join_back_(
             back_skip_RD[r, i] *= weight_D[i]
 
 
-@compiled()
+@compiled(is_inner=True)
 def embed_back_(
     net: Net,
     trace: Trace,
@@ -274,7 +301,7 @@ def embed_back_(
         )  # fmt: skip
 
 
-@compiled()
+@compiled(is_inner=True)
 def smear_back(net: Net, trace: Trace, num_lanes: int, back_RD: Floats, grads: Params) -> Floats:
     """Return what comes back to the embeddings, and write the gradient of the smear."""
     num_rows, dim = back_RD.shape
@@ -292,7 +319,7 @@ def smear_back(net: Net, trace: Trace, num_lanes: int, back_RD: Floats, grads: P
     return out_RD
 
 
-@compiled()
+@compiled(is_inner=True)
 def static_smear_back_(
     gate_D: Floats,
     trace: Trace,
@@ -310,7 +337,7 @@ def static_smear_back_(
         back_last_D[i] = back_D[i] * (_ONE - gate)
 
 
-@compiled()
+@compiled(is_inner=True)
 def gated_smear_back_(
     net: Net,
     trace: Trace,
@@ -338,7 +365,7 @@ def gated_smear_back_(
         grads.smear_gate[i] += back_logit * x_D[i]
 
 
-@compiled()
+@compiled(is_inner=True)
 def sum_rows_(x_RN: Floats, out_N: Floats) -> None:
     """Write the sum of the rows' first numbers."""
     out_N[:] = _ZERO
@@ -347,7 +374,7 @@ def sum_rows_(x_RN: Floats, out_N: Floats) -> None:
             out_N[i] += x_RN[r, i]
 
 
-@compiled()
+@compiled(is_inner=True)
 def sum_products_(x_RD: Floats, y_RD: Floats, out_D: Floats) -> None:
     """Write the sum over rows of elementwise products."""
     out_D[:] = _ZERO

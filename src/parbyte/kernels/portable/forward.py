@@ -63,7 +63,7 @@ def forward(net: Net, memory: Memory, tokens_R: Ints, lanes_R: Ints, positions_R
     return trace
 
 
-@compiled()
+@compiled(is_inner=True)
 def embed(
     net: Net, memory: Memory, trace: Trace, tokens_R: Ints, lanes_R: Ints, positions_R: Ints
 ) -> Floats:
@@ -89,7 +89,7 @@ def embed(
     return out_RD
 
 
-@compiled()
+@compiled(is_inner=True)
 def join_and_mix_(net: Net, trace: Trace, layer: int, x_RD: Floats) -> None:
     """Bring what an earlier layer left, and the stream's start, into the stream."""
     num_skips = len(net.skip_weights)
@@ -101,7 +101,7 @@ def join_and_mix_(net: Net, trace: Trace, layer: int, x_RD: Floats) -> None:
     mix_(x_RD, trace.start, net.mix[layer, 0], net.mix[layer, 1])
 
 
-@compiled()
+@compiled(is_inner=True)
 def attention_(
     net: Net, memory: Memory, trace: Trace, layer: int, lanes_R: Ints, positions_R: Ints
 ) -> None:
@@ -121,7 +121,7 @@ def attention_(
         attend_(row_N, key_GKC, value_GCK, document_C, place, scale, is_exclusive, y_D)
 
 
-@compiled()
+@compiled(is_inner=True)
 def copy_(x_RD: Floats, out_RD: Floats) -> None:
     """Write the rows as they are."""
     for r in range(len(x_RD)):
@@ -129,7 +129,7 @@ def copy_(x_RD: Floats, out_RD: Floats) -> None:
             out_RD[r, i] = x_RD[r, i]
 
 
-@compiled()
+@compiled(is_inner=True)
 def add_(x_RD: Floats, more_RN: Floats) -> None:
     """Add rows, of which the first D numbers count."""
     for r in range(len(x_RD)):
@@ -137,7 +137,7 @@ def add_(x_RD: Floats, more_RN: Floats) -> None:
             x_RD[r, i] += more_RN[r, i]
 
 
-@compiled()
+@compiled(is_inner=True)
 def add_values_(
     qkv_RN: Floats, value_RN: Floats, scale: np.float32, first: int, width: int
 ) -> None:
@@ -147,7 +147,7 @@ def add_values_(
             qkv_RN[r, first + i] += value_RN[r, i] * scale
 
 
-@compiled()
+@compiled(is_inner=True)
 def mix_(x_RD: Floats, start_RD: Floats, keep_D: Floats, start_D: Floats) -> None:
     """Mix the stream's start into the stream."""
     for r in range(len(x_RD)):
@@ -155,7 +155,7 @@ def mix_(x_RD: Floats, start_RD: Floats, keep_D: Floats, start_D: Floats) -> Non
             x_RD[r, i] = keep_D[i] * x_RD[r, i] + start_D[i] * start_RD[r, i]
 
 
-@compiled()
+@compiled(is_inner=True)
 def join_(x_RD: Floats, skip_RD: Floats, weight_D: Floats, gate_D: Floats, is_gated: bool) -> None:
     """Add, or mix in by its gate, what an earlier layer left."""
     for r in range(len(x_RD)):
@@ -164,7 +164,7 @@ def join_(x_RD: Floats, skip_RD: Floats, weight_D: Floats, gate_D: Floats, is_ga
             x_RD[r, i] = skip + (gate_D[i] * (x_RD[r, i] - skip) if is_gated else x_RD[r, i])
 
 
-@compiled()
+@compiled(is_inner=True)
 def leaky_square_(x_RN: Floats, slope: np.float32, out_RN: Floats) -> None:
     """Write the squares, after a factor on the negative numbers."""
     for r in range(len(x_RN)):

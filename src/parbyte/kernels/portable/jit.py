@@ -28,11 +28,14 @@ _HERE = Path(__file__).parent
 _USER_CACHE = Path("~/.cache/parbyte")
 
 
-def compiled(*, is_entry: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def compiled(
+    *, is_entry: bool = False, is_inner: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return the decorator that compiles a kernel at its first call.
 
     is_entry: Python calls it, not only other kernels. Its code, with all that it calls, is kept
     beside the package, else in the user's cache folder, else nowhere.
+    is_inner: Python never calls it: no door is compiled, which for a whole network takes long.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,7 +44,12 @@ def compiled(*, is_entry: bool = False) -> Callable[[Callable[..., Any]], Callab
         config.CACHE_DIR = str(folder or before)
         try:
             return numba.njit(
-                cache=folder is not None, fastmath=False, nogil=True, error_model="numpy"
+                cache=folder is not None,
+                fastmath=False,
+                nogil=True,
+                error_model="numpy",
+                no_cpython_wrapper=is_inner,
+                no_cfunc_wrapper=is_inner,
             )(function)
         finally:
             config.CACHE_DIR = before

@@ -14,7 +14,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 
-@compiled()
+@compiled(is_inner=True)
 def multiply_back_(
     back_RN: Floats,
     x_RI: Floats,
@@ -52,7 +52,7 @@ def multiply_back_(
         add_products_(back_OR, weight_NI[first : first + width], back_RI)
 
 
-@compiled()
+@compiled(is_inner=True)
 def weigh_rows_(share_R: Floats, x_RI: Floats, out_I: Floats) -> None:
     """Write the sum of rows, each times its share; the inputs are the inner loop."""
     for i in range(len(out_I)):
@@ -68,7 +68,7 @@ def weigh_rows_(share_R: Floats, x_RI: Floats, out_I: Floats) -> None:
             out_I[i] += share_R[r] * x_RI[r, i]
 
 
-@compiled()
+@compiled(is_inner=True)
 def add_products_(back_OR: Floats, weight_OI: Floats, out_RI: Floats) -> None:
     """Add, to each row, the weights' rows times the row's numbers, in order."""
     num_inputs = weight_OI.shape[1]
@@ -86,7 +86,7 @@ def add_products_(back_OR: Floats, weight_OI: Floats, out_RI: Floats) -> None:
                 out_RI[r, i] += back_OR[o, r] * weight_OI[o, i]
 
 
-@compiled()
+@compiled(is_inner=True)
 def dot(x_N: Floats, y_N: Floats) -> np.float32:
     """Return the sum of products of the shorter length, summed as `total` does."""
     product_N = np.empty(min(len(x_N), len(y_N)), np.float32)
@@ -95,7 +95,7 @@ def dot(x_N: Floats, y_N: Floats) -> np.float32:
     return np.float32(total(product_N))
 
 
-@compiled()
+@compiled(is_inner=True)
 def norm_rows_back_(back_RD: Floats, normed_RD: Floats, factor_R: Floats, out_RD: Floats) -> None:
     """Add what comes back through a norm: factor (g - normed mean(g normed))."""
     dim = normed_RD.shape[1]
@@ -105,7 +105,7 @@ def norm_rows_back_(back_RD: Floats, normed_RD: Floats, factor_R: Floats, out_RD
             out_RD[r, i] += factor_R[r] * (back_RD[r, i] - normed_RD[r, i] * mean)
 
 
-@compiled()
+@compiled(is_inner=True)
 def scatter_(rows_R: Ints, back_RE: Floats, grad_VE: Floats) -> None:
     """Add each row to the gradient of the table's row that it looked up."""
     for r in range(len(rows_R)):
@@ -113,7 +113,7 @@ def scatter_(rows_R: Ints, back_RE: Floats, grad_VE: Floats) -> None:
             grad_VE[rows_R[r], i] += back_RE[r, i]
 
 
-@compiled()
+@compiled(is_inner=True)
 def project_rows_back_(
     back_RN: Floats,
     rows_R: Ints,

@@ -43,7 +43,7 @@ class Trace(NamedTuple):
     out_factor: Floats
 
 
-@compiled()
+@compiled(is_inner=True)
 def new_trace(net: Net, num_rows: int) -> Trace:
     """Return a trace to be filled."""
     dim, num_layers = net.embed.shape[1], len(net.mix)

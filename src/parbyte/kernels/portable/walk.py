@@ -119,7 +119,7 @@ def predict_(hidden_RD: Floats, net: Net, first: int, t: int, out_BTV: Floats) -
             out_V[v] = logits_V[v] - offset
 
 
-@compiled()
+@compiled(is_inner=True)
 def head_logits(hidden_RD: Floats, net: Net) -> Floats:
     """Return the logits that follow from hidden states, as wide as the head's blocks."""
     scaled_RD = np.empty_like(hidden_RD)
