@@ -91,6 +91,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         rooms[section] = read_table(cls, {**values, **changed}, where=where, section=section)
     recipe = Recipe(name=name, track=track, origins=origins, **rooms)
     _check_budget(recipe, str(path))
+    _check_loop(recipe, str(path))
     return recipe
 
 
@@ -191,6 +192,14 @@ def _check_budget(recipe: Recipe, where: str) -> None:
         raise RecipeError(
             f"{where}: 'train.seconds' is {recipe.train.seconds:g}, track '{recipe.track.name}' "
             f"allows {limit:g}; lower it or choose another track"
+        )
+
+
+def _check_loop(recipe: Recipe, where: str) -> None:
+    if recipe.train.loop_at > 0 and not recipe.model.loop:
+        raise RecipeError(
+            f"{where}: 'train.loop_at' is {recipe.train.loop_at:g}, but 'model.loop' is empty; "
+            "set it, or leave 'train.loop_at' out"
         )
 
 

@@ -50,6 +50,10 @@ CONFIGS = {
     "value embeddings": replace(
         PLAIN, value_embed_dim=5, value_embed_layers=1, num_heads=4, xsa_layers=1, softcap=7.0
     ),
+    "loop": replace(
+        PLAIN, num_layers=4, loop=(1, 2, 2), skips="gated", xsa_layers=1, value_embed_dim=5,
+        value_embed_layers=3,
+    ),
     "documents": replace(PLAIN, document_mask=True, tied=False, smear="static"),
 }  # fmt: skip
 TEXT = b"".join(

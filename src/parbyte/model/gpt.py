@@ -101,6 +101,7 @@ class GPT(nn.Module):
         self.config = config
         self.compute_dtype = torch.float32
         self.dropout = 0.0
+        self.visits = config.visits
         self.embed = Embed(config)
         self.value_embed = ValueEmbed(config) if config.value_embed_layers else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
@@ -126,6 +127,10 @@ class GPT(nn.Module):
         """Choose the share of activations that training drops; `eval()` drops none."""
         self.dropout = share
 
+    def set_looping(self, is_looping: bool) -> None:
+        """Choose whether the layers of `config.loop` are repeated; a new model repeats them."""
+        self.visits = self.config.visits if is_looping else tuple(range(self.config.num_layers))
+
     def new_cache(self, num_lanes: int, capacity: int) -> Cache:
         """Return an empty cache for `capacity` positions, bound to the weights of this moment."""
         config, dtype, device = self.config, self.compute_dtype, self.embed.table.device
@@ -135,8 +140,8 @@ class GPT(nn.Module):
             weights = [block.weights(dtype) for block in self._layers()]
         return Cache(
             capacity=capacity,
-            keys=[torch.zeros(shape, dtype=dtype, device=device) for _ in self.blocks],
-            values=[torch.zeros(shape, dtype=dtype, device=device) for _ in self.blocks],
+            keys=[torch.zeros(shape, dtype=dtype, device=device) for _ in self.visits],
+            values=[torch.zeros(shape, dtype=dtype, device=device) for _ in self.visits],
             documents=torch.zeros(num_lanes, capacity, dtype=torch.int64, device=device),
             last_token=torch.full((num_lanes, 1), NO_TOKEN, device=device),
             last_embed=torch.zeros(num_lanes, 1, config.model_dim, dtype=dtype, device=device),
@@ -233,16 +238,18 @@ class GPT(nn.Module):
         return same_document[:, None] & causal
 
     def _run_blocks(self, start_BTD: Tensor, span: Span, cache: Cache | None) -> Tensor:
-        x_BTD, skips, num_layers = start_BTD, [], self.config.num_layers
-        for layer, block in enumerate(self._layers()):
-            if cache is None:
-                weights, store = block.weights(start_BTD.dtype), None
-            else:
-                weights, store = cache.weights[layer], (cache.keys[layer], cache.values[layer])
-            if skips and layer >= num_layers // 2:
-                x_BTD = self._join(x_BTD, skips.pop(), layer - num_layers // 2)
-            x_BTD = block(x_BTD, start_BTD, weights, span, store)
-            if self.skip_weights is not None and layer < num_layers // 2:
+        blocks, middle = self._layers(), len(self.visits) // 2
+        if cache is None:
+            layer_weights = [block.weights(start_BTD.dtype) for block in blocks]
+        else:
+            layer_weights = cache.weights
+        x_BTD, skips = start_BTD, []
+        for visit, layer in enumerate(self.visits):
+            store = None if cache is None else (cache.keys[visit], cache.values[visit])
+            if skips and visit >= middle:
+                x_BTD = self._join(x_BTD, skips.pop(), visit - middle)
+            x_BTD = blocks[layer](x_BTD, start_BTD, layer_weights[layer], span, store)
+            if self.skip_weights is not None and visit < middle:
                 skips.append(x_BTD)
         return x_BTD
 

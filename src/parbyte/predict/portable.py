@@ -162,8 +162,8 @@ def build_net(model: GPT, window: int) -> Net:
         num_outputs=config.vocab_size,
         bos_id=config.bos_id,
         smear=SMEAR_KINDS.index(config.smear),
-        value_layers=config.value_embed_layers,
-        xsa_layers=config.xsa_layers,
+        value_layers=config.tail_visits(config.value_embed_layers),
+        xsa_layers=config.tail_visits(config.xsa_layers),
         document_mask=config.document_mask,
     )
 
@@ -178,10 +178,10 @@ def _looked_up(field: str, name: str, weights: dict[str, Floats]) -> dict[str, F
 
 
 def _layers(model: GPT, weights: dict[str, Floats]) -> dict[str, Floats]:
-    """Return the blocks' arrays, layers stacked; the scales are folded as in model.gpt.Block."""
+    """Return the blocks' arrays, one for each visit; scales are folded as in model.gpt.Block."""
     config = model.config
     parts: dict[str, list[Floats]] = {}
-    for layer in range(config.num_layers):
+    for layer in config.visits:
         name = f"blocks.{layer}."
         q, k, v, out = (weights[f"{name}attn.{part}"] for part in ("q", "k", "v", "out"))
         up, down = weights[f"{name}mlp.up"], weights[f"{name}mlp.down"]
