@@ -58,9 +58,12 @@ class _FusedMLP(torch.autograd.Function):
 
 @torch.library.custom_op("parbyte::up_and_square", mutates_args=())
 def _up_and_square(x_ND: Tensor, up_FD: Tensor, slope: float) -> tuple[Tensor, Tensor]:
-    from parbyte.kernels.mlp_triton import up_and_square
+    if x_ND.is_cuda:
+        from parbyte.kernels.mlp_triton import up_and_square
 
-    return up_and_square(x_ND, up_FD, slope)
+        return up_and_square(x_ND, up_FD, slope)
+    u_NF = F.linear(x_ND, up_FD)
+    return u_NF, F.leaky_relu(u_NF, slope).square()
 
 
 @_up_and_square.register_fake
@@ -71,9 +74,11 @@ def _(x_ND: Tensor, up_FD: Tensor, slope: float) -> tuple[Tensor, Tensor]:
 
 @torch.library.custom_op("parbyte::slope_of_square", mutates_args=())
 def _slope_of_square(g_ND: Tensor, down_DF: Tensor, u_NF: Tensor, slope: float) -> Tensor:
-    from parbyte.kernels.mlp_triton import slope_of_square
+    if g_ND.is_cuda:
+        from parbyte.kernels.mlp_triton import slope_of_square
 
-    return slope_of_square(g_ND, down_DF, u_NF, slope)
+        return slope_of_square(g_ND, down_DF, u_NF, slope)
+    return (g_ND @ down_DF) * 2.0 * torch.where(u_NF > 0, u_NF, u_NF * slope * slope)
 
 
 @_slope_of_square.register_fake

@@ -31,14 +31,14 @@ def _leaky_square_up(
         # Two halves: each needs half of the shared memory on its way out.
         halves = total.reshape(TILE_N, 2, TILE_F // 2).permute(0, 2, 1)
         first, second = halves.split()
-        u = first.to(tl.bfloat16)
+        u = first.to(u_NF.dtype)
         active = tl.where(first > 0, 1.0, slope) * u.to(tl.float32)
         u_NF.store([row, column], u)
-        h_NF.store([row, column], (active * active).to(tl.bfloat16))
-        u = second.to(tl.bfloat16)
+        h_NF.store([row, column], (active * active).to(u_NF.dtype))
+        u = second.to(u_NF.dtype)
         active = tl.where(second > 0, 1.0, slope) * u.to(tl.float32)
         u_NF.store([row, column + TILE_F // 2], u)
-        h_NF.store([row, column + TILE_F // 2], (active * active).to(tl.bfloat16))
+        h_NF.store([row, column + TILE_F // 2], (active * active).to(u_NF.dtype))
 
 
 @triton.jit
@@ -58,10 +58,10 @@ def _leaky_square_slope(
         first, second = halves.split()
         u = u_NF.load([row, column]).to(tl.float32)
         first *= 2.0 * tl.where(u > 0, u, u * slope * slope)
-        du_NF.store([row, column], first.to(tl.bfloat16))
+        du_NF.store([row, column], first.to(u_NF.dtype))
         u = u_NF.load([row, column + TILE_F // 2]).to(tl.float32)
         second *= 2.0 * tl.where(u > 0, u, u * slope * slope)
-        du_NF.store([row, column + TILE_F // 2], second.to(tl.bfloat16))
+        du_NF.store([row, column + TILE_F // 2], second.to(u_NF.dtype))
 
 
 def up_and_square(x_ND: Tensor, up_FD: Tensor, slope: float) -> tuple[Tensor, Tensor]:

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from parbyte.kernels.attention import lower_right_mask
 from parbyte.kernels.loss import softcapped_cross_entropy, softcapped_logits
+from parbyte.kernels.mlp import mlp
 from parbyte.model.attention import Attention, BlockWeights, Span
 from parbyte.model.cache import NO_TOKEN, Cache
 from parbyte.model.config import ModelConfig
 from parbyte.model.embed import Embed, ValueEmbed
 from parbyte.model.init import initialize_
-from parbyte.model.layers import drop, leaky_square, rms_norm, rotary_tables
+from parbyte.model.layers import drop, rms_norm, rotary_tables
 
 _TABLE_POSITIONS = 4096
 
@@ -78,11 +79,12 @@ class Block(nn.Module):
         """Return the stream [B, T, D] after this layer; start_BTD is the stream before layer 0."""
         if weights.mix is not None:
             keep_D, start_D = weights.mix
-            x_BTD = torch.addcmul(keep_D * x_BTD, start_D, start_BTD)
+            # Not addcmul: compiled, its result would be stored in float32.
+            x_BTD = keep_D * x_BTD + start_D * start_BTD
         attended_BTD = self.attn(rms_norm(x_BTD), weights, span, store)
         x_BTD = x_BTD + drop(attended_BTD, span.dropout)
-        hidden = leaky_square(F.linear(rms_norm(x_BTD), weights.up), self.mlp_slope)
-        return x_BTD + drop(F.linear(hidden, weights.down), span.dropout)
+        changed_BTD = mlp(rms_norm(x_BTD), weights.up, weights.down, self.mlp_slope)
+        return x_BTD + drop(changed_BTD, span.dropout)
 
 
 class GPT(nn.Module):
@@ -259,7 +261,7 @@ class GPT(nn.Module):
         if self.skip_gates is None:
             return x_BTD + skip_BTD
         gate_D = torch.sigmoid(self.skip_gates[pair]).to(x_BTD.dtype)
-        return torch.lerp(skip_BTD, x_BTD, gate_D)
+        return skip_BTD + gate_D * (x_BTD - skip_BTD)
 
 
 def previous_tokens(tokens_BT: Tensor, last_B1: Tensor | None, bos_id: int) -> Tensor:

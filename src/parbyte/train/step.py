@@ -15,7 +15,7 @@ from parbyte.base.world import World
 from parbyte.model.gpt import GPT
 from parbyte.text.batches import IGNORED
 from parbyte.train.config import TrainConfig
-from parbyte.train.device import Pace
+from parbyte.train.device import Pace, compile_options
 from parbyte.train.optim import Optimizer
 
 
@@ -47,7 +47,9 @@ class TrainStep:
         self._micro_rows = config.micro_rows(world.size)
         self._forward: Callable[[Tensor, Tensor], Tensor] = model
         if config.compile:
-            self._forward = torch.compile(model, fullgraph=True, dynamic=False)
+            self._forward = torch.compile(
+                model, fullgraph=True, dynamic=False, options=compile_options()
+            )
         self._pace = Pace(device)
 
     def __call__(

@@ -1,0 +1,60 @@
+"""Nats and slopes of a softcapped head in one pass over its logits, for NVIDIA GPUs.
+
+One program a row, which holds the whole row in registers. Only kernels.loss imports this file, and
+late. Shapes: N rows, V vocab.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_ELEMENTS_PER_WARP = 1024
+
+
+@triton.jit
+def _nats_and_slopes(
+    logits_NV, targets_N, nats_N, vocab_size, scale, softcap,
+    HAS_SOFTCAP: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    is_token = column < vocab_size
+    place = logits_NV + row * vocab_size + column
+    target = tl.load(targets_N + row)
+    z = tl.load(place, mask=is_token, other=0.0).to(tl.float32) * scale
+    slope = z * 0.0 + scale
+    if HAS_SOFTCAP:
+        tanh = 2.0 * tl.sigmoid(2.0 * z / softcap) - 1.0
+        z = softcap * tanh
+        slope *= 1.0 - tanh * tanh
+    z = tl.where(is_token, z, float("-inf"))
+    top = tl.max(z, axis=0)
+    power = tl.exp(z - top)
+    total = tl.sum(power, axis=0)
+    is_target = column == target
+    z_target = tl.sum(tl.where(is_target, z, 0.0), axis=0)
+    counts = target >= 0
+    tl.store(nats_N + row, tl.where(counts, top + tl.log(total) - z_target, 0.0))
+    slope *= power / total - tl.where(is_target, 1.0, 0.0)
+    slope = tl.where(counts, slope, 0.0)
+    tl.store(place, slope.to(logits_NV.dtype.element_ty), mask=is_token)
+
+
+def nats_and_slopes_(
+    logits_NV: Tensor, targets_N: Tensor, *, scale: float, softcap: float
+) -> Tensor:
+    """Return each row's nats, float32[N], and put d nats / d logits in the place of the logits.
+
+    logits: contiguous products of hidden states and table, before scale and softcap. A target below
+    0 counts for nothing.
+    """
+    num_rows, vocab_size = logits_NV.shape
+    nats_N = torch.empty(num_rows, dtype=torch.float32, device=logits_NV.device)
+    block = triton.next_power_of_2(vocab_size)
+    _nats_and_slopes[(num_rows,)](
+        logits_NV, targets_N, nats_N, vocab_size, scale, softcap,
+        HAS_SOFTCAP=softcap > 0, BLOCK=block,
+        num_warps=min(16, max(1, block // _ELEMENTS_PER_WARP)),
+    )  # fmt: skip
+    return nats_N
