@@ -21,6 +21,7 @@ BENCHMARKS = {
 """Script -> what it measures."""
 ON_REQUEST = {
     "gpu": "training on one GPU; needs --data, see its --help",
+    "train": "training on one GPU, where time goes, beside other scripts; needs --data",
     "prepare": "a corpus to shards; needs a large --corpus to mean much",
 }
 

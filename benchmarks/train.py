@@ -7,12 +7,16 @@ DATA is a folder made by `parbyte data` with the recipe's vocabulary, from any t
 compiled, then timed step by step on that text, without its loop and with it; one more step is
 profiled. --scaling repeats this for other batches and lengths. --curve compares 50 losses of a
 small network with those of its float32 twin on the CPU. --peer runs a script of the contest on the
-same tokens, with the environment given, and prints its tokens/s beside the first recipe's.
+first recipe's tokens, with the environment given, and prints its tokens/s beside that recipe's.
 """
 
 import argparse
 import dataclasses
 import json
+import os
+import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,10 +46,11 @@ CUDA = torch.device("cuda")
 # First match wins: (group, parts of kernel names).
 GROUPS = (
     ("attention", ("sdpa", "flash", "fmha", "attention", "flex")),
-    ("mlp kernels", ("leaky_square",)),
+    ("fused MLP", ("_leaky_square_up", "_leaky_square_slope")),
+    ("fused loss", ("_nats_and_slopes",)),
     ("matmul", ("nvjet", "gemm", "cutlass", "xmma", "cublas", "splitk")),
-    ("optimizer lists", ("multi_tensor", "fused_adam", "lerp")),
-    ("elementwise", ("triton",)),
+    ("elementwise, compiled", ("triton",)),
+    ("optimizer lists", ("multi_tensor", "fused_adam")),
     ("copies", ("memcpy", "memset", "copy", "fill")),
 )
 NUM_TOP = 40
@@ -201,6 +206,35 @@ def loss_curve(name: str, data: Path, devices: Sequence[str] = ("cpu", "cuda")) 
     return {"losses": dict(zip(devices, curves, strict=True)), "worst_relative": worst}
 
 
+def run_peer(script: Path, settings: Sequence[str], data: Path) -> dict[str, Any]:
+    """Run a script of the contest on the shards; return what its log says of its speed."""
+    with tempfile.TemporaryDirectory() as folder:
+        for split, name in (("train", "train"), ("dev", "val")):
+            link = Path(folder) / f"fineweb_{name}_000000.bin"
+            link.symlink_to((data / f"{split}_000000.bin").resolve())
+        environment = os.environ | {"DATA_PATH": folder}
+        environment |= dict(setting.split("=", 1) for setting in settings)
+        done = subprocess.run(
+            [sys.executable, script.resolve()],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    step_ms = re.findall(r"step_avg:([0-9.]+)ms", done.stdout)
+    batch_tokens = re.findall(r"train_batch_tokens:(\d+)", done.stdout)
+    if done.returncode or not step_ms or not batch_tokens:
+        sys.exit(f"{script} said no step_avg and train_batch_tokens:\n{done.stderr[-2000:]}")
+    return {
+        "script": script.name,
+        "settings": list(settings),
+        "step_ms": float(step_ms[-1]),
+        "batch_tokens": int(batch_tokens[-1]),
+        "tokens_per_second": round(1e3 * int(batch_tokens[-1]) / float(step_ms[-1])),
+    }
+
+
 def main() -> None:
     """Measure the ceiling, then every recipe, then what was asked for, and store the figures."""
     parser = argparse.ArgumentParser(
@@ -233,6 +267,11 @@ def main() -> None:
         if args.curve:
             figures[f"{name} curve"] = loss_curve(name, Path(folder))
             print(f"{name}: 50 losses differ by {figures[f'{name} curve']['worst_relative']:.2%}")
+        write_json(args.json, figures)
+    if args.peer:
+        _, _, folder = args.data[0].partition("=")
+        figures["peer"] = run_peer(Path(args.peer[0]), args.peer[1:], Path(folder))
+        print(f"{figures['peer']['script']}: {figures['peer']['tokens_per_second']:,} tokens/s")
         write_json(args.json, figures)
 
 

@@ -28,9 +28,10 @@ from parbyte.model.config import ModelConfig
         ("model.loop", {"loop": [0, 1, 0]}),
         ("model.loop", {"loop": [0, 1, 99]}),
         ("model.xsa_layers", {"num_layers": 4, "loop": [1, 2, 1], "xsa_layers": 2}),
-        ("model.value_embed_layers", {
-            "loop": [0, 1, 1], "value_embed_dim": 4, "value_embed_layers": 1
-        }),
+        (
+            "model.value_embed_layers",
+            {"loop": [0, 1, 1], "value_embed_dim": 4, "value_embed_layers": 1},
+        ),
     ],
 )
 def test_keys_that_contradict_each_other_are_refused(key: str, values: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from parbyte.base.log import Console
 from parbyte.base.world import World
 from parbyte.model.config import ModelConfig
 from parbyte.model.gpt import GPT
-from parbyte.train import loop
+from parbyte.train import loop, step
 from parbyte.train.config import TrainConfig
 from parbyte.train.loop import TrainResult, train
 from parbyte.train.state import Run
@@ -242,8 +243,16 @@ def test_the_loop_is_off_until_its_fraction_of_the_budget(
 
 
 def test_compiled_training_has_a_graph_with_the_loop_and_one_without(
-    tmp_path: Path, data_folder: Path, train_config: TrainConfig
+    tmp_path: Path, data_folder: Path, train_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    compiled: list[int] = []
+
+    def count(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        compiled.append(len(graph.graph.nodes))
+        return graph
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=count))
+    monkeypatch.setattr(step, "compile_options", lambda: None)
     model = ModelConfig(model_dim=32, num_heads=2, num_kv_heads=1, loop=(0, 1, 1))
     quiet, losses = Console(quiet=True), []
     for compile in (False, True):
@@ -254,3 +263,4 @@ def test_compiled_training_has_a_graph_with_the_loop_and_one_without(
         train(model, config, data_folder, folder, world=World(), console=quiet)
         losses.append([line["loss"] for line in log_of(folder)])
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+    assert len(compiled) == 2 and compiled[1] > compiled[0]

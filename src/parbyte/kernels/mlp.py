@@ -22,6 +22,11 @@ def mlp(x: Tensor, up_FD: Tensor, down_DF: Tensor, slope: float) -> Tensor:
     return plain_mlp(x, up_FD, down_DF, slope)
 
 
+def fuses_on_this_machine() -> bool:
+    """Say whether `mlp` is fused in training, given bfloat16 and sizes that are whole tiles."""
+    return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= _HOPPER
+
+
 def plain_mlp(x: Tensor, up_FD: Tensor, down_DF: Tensor, slope: float) -> Tensor:
     """Compute `mlp` as one expression. Source: openai/parameter-golf PR 493."""
     return F.linear(F.leaky_relu(F.linear(x, up_FD), slope).square(), down_DF)

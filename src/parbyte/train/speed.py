@@ -1,6 +1,7 @@
 """How fast this machine is: a matrix product, and the steps of a training that leaves nothing."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from statistics import median
 
 import numpy as np
@@ -89,8 +90,7 @@ class Rehearsal:
             self._make_step(is_looping)
             event.record()
         synchronize(self.device)
-        pairs = zip(events[:-1], events[1:], strict=True)
-        return median(first.elapsed_time(second) for first, second in pairs) / 1e3
+        return median(a.elapsed_time(b) for a, b in pairwise(events)) / 1e3
 
     def _make_step(self, is_looping: bool) -> None:
         # A rate near zero: the weights stay finite, however long this goes on.
