@@ -25,6 +25,7 @@ ON_REQUEST = {
     "quantize": "ways to quantise against each other; needs a finished run folder",
     "gpu": "training on one GPU; needs --data, see its --help",
     "exchange": "bitstreams between two machines; `make` here, `check` there",
+    "train": "training on one GPU, where time goes, beside other scripts; needs --data",
     "prepare": "a corpus to shards; needs a large --corpus to mean much",
 }
 

@@ -113,6 +113,17 @@ def test_doctor_is_one_json_object(say: Callable[..., Any]) -> None:
     assert (code, err) == (0, "")
     assert report["machine"]["cores"] >= 1
     assert report["matmul_tflops"]["cpu float32"] > 0
+    assert report["attention"] and report["kernels"] and report["recipe"] is None
+
+
+def test_doctor_says_what_a_recipe_would_reach(say: Callable[..., Any]) -> None:
+    small = ["model.model_dim=48", "model.mlp_dim=32", "train.compile=false"]
+    small += ["train.device=cpu", "model.loop=[0, 1, 1]", "train.loop_at=0.5", "train.seconds=90"]
+    code, out, _ = say("doctor", "tiny", "--json", *[w for s in small for w in ("--set", s)])
+    speed = json.loads(out)["recipe"]
+    assert code == 0 and speed["recipe"] == "tiny" and speed["budget"] == "90 s"
+    assert speed["tokens_per_second"] > 0 and speed["tokens_per_second_before_loop"] > 0
+    assert speed["steps_in_budget"] >= 1
 
 
 def test_data_fineweb_says_how_a_recipe_names_what_it_fetched(

@@ -93,6 +93,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     recipe = Recipe(name=name, track=track, origins=origins, **rooms)
     _check_budget(recipe, str(path))
     _check_stack(recipe, str(path))
+    _check_loop(recipe, str(path))
     return recipe
 
 
@@ -208,6 +209,14 @@ def _check_stack(recipe: Recipe, where: str) -> None:
                 f"{where}: 'predict.stack[{place}].last_blocks' is {stage.last_blocks}, "
                 f"must be at most model.num_layers = {num_layers}"
             )
+
+
+def _check_loop(recipe: Recipe, where: str) -> None:
+    if recipe.train.loop_at > 0 and not recipe.model.loop:
+        raise RecipeError(
+            f"{where}: 'train.loop_at' is {recipe.train.loop_at:g}, but 'model.loop' is empty; "
+            "set it, or leave 'train.loop_at' out"
+        )
 
 
 def _toml(value: Any) -> str:

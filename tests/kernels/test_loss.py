@@ -10,6 +10,7 @@ from torch import Tensor
 from parbyte.kernels import loss as loss_module
 from parbyte.kernels.loss import (
     chunked_cross_entropy,
+    fused_cross_entropy,
     plain_cross_entropy,
     softcapped_cross_entropy,
     softcapped_logits,
@@ -79,6 +80,24 @@ def test_chunked_gradients_equal_autograd_in_float64(
     value = 3.0 * torch.nn.functional.cross_entropy(logits, wide[3], ignore_index=-100)
     expected = torch.autograd.grad(value, [hidden, weight, bias][: len(grads)])
     for got, want in zip(grads, expected, strict=True):
+        torch.testing.assert_close(got.double(), want, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("scale", "softcap"), [(1.0, 0.0), (4.0, 0.0), (2.0, 3.0)])
+def test_the_fused_loss_and_its_gradients_equal_autograd_in_float64(
+    scale: float, softcap: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_module, "_GPU_CHUNK_ELEMENTS", 11 * 10)
+    hidden, weight, _, targets = make_case(rows=43)
+    inputs = [hidden.requires_grad_(), weight.requires_grad_()]
+    value = fused_cross_entropy(*inputs, targets, scale=scale, softcap=softcap)
+    exact = [tensor.detach().double().requires_grad_() for tensor in inputs]
+    logits = scale * exact[0] @ exact[1].T
+    logits = softcap * torch.tanh(logits / softcap) if softcap else logits
+    expected = torch.nn.functional.cross_entropy(logits, targets, ignore_index=-100)
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+    grads, wanted = torch.autograd.grad(3 * value, inputs), torch.autograd.grad(3 * expected, exact)
+    for got, want in zip(grads, wanted, strict=True):
         torch.testing.assert_close(got.double(), want, atol=1e-5, rtol=1e-4)
 
 

@@ -1,6 +1,7 @@
 """A contradiction in [model] is one line that names the key."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -21,9 +22,19 @@ from parbyte.model.config import ModelConfig
         ("model.value_embed_layers", {"value_embed_dim": 8}),
         ("model.bigram_buckets", {"bigram_buckets": 1}),
         ("model.bos_id", {"vocab_size": 10, "bos_id": 10}),
+        ("model.loop", {"loop": [0, 1]}),
+        ("model.loop", {"loop": [1, 0, 1]}),
+        ("model.loop", {"loop": [0, 2, 1]}),
+        ("model.loop", {"loop": [0, 1, 0]}),
+        ("model.loop", {"loop": [0, 1, 99]}),
+        ("model.xsa_layers", {"num_layers": 4, "loop": [1, 2, 1], "xsa_layers": 2}),
+        (
+            "model.value_embed_layers",
+            {"loop": [0, 1, 1], "value_embed_dim": 4, "value_embed_layers": 1},
+        ),
     ],
 )
-def test_keys_that_contradict_each_other_are_refused(key: str, values: dict[str, int]) -> None:
+def test_keys_that_contradict_each_other_are_refused(key: str, values: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match=f"'{key}' is ") as caught:
         read_table(ModelConfig, values, where="r.toml", section="model")
     assert "\n" not in str(caught.value)

@@ -42,6 +42,16 @@ FEATURES: dict[str, dict[str, Any]] = {
     "gated skips": {"skips": "gated", "num_layers": 4},
     "resid mix": {"resid_mix": True},
     "documents": {"document_mask": True},
+    "loop": {"loop": (0, 1, 2)},
+    "loop with skips": {
+        "num_layers": 5,
+        "loop": (1, 2, 1),
+        "skips": "gated",
+        "ln_scale": True,
+        "xsa_layers": 2,
+        "value_embed_dim": 5,
+        "value_embed_layers": 4,
+    },
     "everything": {
         "num_layers": 5,
         "ln_scale": True,
@@ -105,10 +115,14 @@ class Twin:
     def hidden(self, tokens: list[int]) -> Tensor:
         config, weights = self.config, self.weights
         start = self.start(tokens)
-        x, half, skips = start, config.num_layers // 2, []
-        for layer in range(config.num_layers):
-            if config.skips != "none" and layer >= half and skips:
-                pair = layer - half
+        visits = list(range(config.num_layers))
+        if config.loop:
+            first, last, repeats = config.loop
+            visits[first : last + 1] = visits[first : last + 1] * (repeats + 1)
+        x, half, skips = start, len(visits) // 2, []
+        for visit, layer in enumerate(visits):
+            if config.skips != "none" and visit >= half and skips:
+                pair = visit - half
                 skip = weights["skip_weights"][pair] * skips.pop()
                 if config.skips == "gated":
                     gate = 1 / (1 + torch.exp(-weights["skip_gates"][pair]))
@@ -116,7 +130,7 @@ class Twin:
                 else:
                     x = x + skip
             x = self.block(layer, x, start, tokens)
-            if config.skips != "none" and layer < half:
+            if config.skips != "none" and visit < half:
                 skips.append(x)
         return torch.stack([self.norm(row) for row in x])
 
@@ -311,6 +325,28 @@ def test_training_from_the_initial_weights_reaches_every_parameter(feature: str)
 def test_the_initial_loss_is_that_of_a_uniform_guess(feature: str) -> None:
     model, tokens = GPT(make_config(feature), seed=0), make_tokens()
     assert model(tokens, tokens.roll(-1, dims=1)).item() == pytest.approx(math.log(VOCAB), abs=0.05)
+
+
+def test_a_loop_that_is_off_is_the_plain_network() -> None:
+    model, tokens = make_model("loop with skips"), make_tokens()
+    plain = GPT(dataclasses.replace(model.config, loop=()), seed=0).eval()
+    weights = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, parameter in plain.named_parameters():
+            parameter.copy_(weights[name][: len(parameter)])
+    looped = model.hidden(tokens)
+    model.set_looping(False)
+    torch.testing.assert_close(model.hidden(tokens), plain.hidden(tokens), atol=0, rtol=0)
+    model.set_looping(True)
+    assert torch.equal(model.hidden(tokens), looped)
+    assert float((looped - plain.hidden(tokens)).detach().abs().max()) > 1e-2
+
+
+def test_the_record_visits_its_eleven_layers_seventeen_times() -> None:
+    config = ModelConfig(num_layers=11, loop=(3, 5, 2), skips="gated", xsa_layers=11)
+    assert config.visits == (0, 1, 2, 3, 4, 5, 3, 4, 5, 3, 4, 5, 6, 7, 8, 9, 10)
+    assert config.num_skips == 8
+    assert (config.tail_visits(11), config.tail_visits(2), config.tail_visits(0)) == (17, 2, 0)
 
 
 def test_initial_weights_are_orthogonal_inputs_and_zero_outputs() -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from parbyte.model.layers import leaky_square, norm_and_rotate, rms_norm, rotary_tables
+from parbyte.model.layers import norm_and_rotate, rms_norm, rotary_tables
 
 
 def randn(*shape: int) -> torch.Tensor:
@@ -65,10 +65,3 @@ def test_rotated_products_depend_on_the_distance_alone() -> None:
     products = q @ k.T
     torch.testing.assert_close(products[3, 1], products[27, 25], atol=1e-4, rtol=1e-5)
     assert abs(float(products[3, 1] - products[3, 0])) > 1e-3
-
-
-@pytest.mark.parametrize("slope", [0.0, 0.5])
-def test_leaky_square_squares_the_leaky_value(slope: float) -> None:
-    x = torch.tensor([-2.0, -1.0, 0.0, 3.0])
-    expected = torch.tensor([4 * slope**2, slope**2, 0.0, 9.0])
-    assert torch.equal(leaky_square(x, slope), expected)

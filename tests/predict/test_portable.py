@@ -50,6 +50,10 @@ CONFIGS = {
     "value embeddings": replace(
         PLAIN, value_embed_dim=5, value_embed_layers=1, num_heads=4, xsa_layers=1, softcap=7.0
     ),
+    "loop": replace(
+        PLAIN, num_layers=4, loop=(1, 2, 2), skips="gated", xsa_layers=1, value_embed_dim=5,
+        value_embed_layers=3,
+    ),
     "documents": replace(PLAIN, document_mask=True, tied=False, smear="static"),
 }  # fmt: skip
 TEXT = b"".join(
@@ -125,7 +129,7 @@ def test_it_follows_the_law_of_the_torch_engine(name: str, window: int, stride: 
     predictor = PortablePredictor(model, window=window, stride=stride)
     rows = rows_by_steps(predictor, tokens_BT)
     assert rows.dtype == torch.float32
-    torch.testing.assert_close(rows, expected, atol=3e-5, rtol=0)
+    torch.testing.assert_close(rows, expected, atol=5e-5, rtol=0)
     sums = rows.double().exp().sum(-1)
     torch.testing.assert_close(sums, torch.ones_like(sums), atol=1e-6, rtol=0)
     assert torch.equal(rows_by_chunks(predictor, tokens_BT), rows)

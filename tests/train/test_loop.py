@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import os
@@ -6,17 +7,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from parbyte.base.errors import DataError, ParbyteError, RecipeError
 from parbyte.base.log import Console
 from parbyte.base.world import World
 from parbyte.model.config import ModelConfig
-from parbyte.train import loop
+from parbyte.model.gpt import GPT
+from parbyte.train import loop, step
 from parbyte.train.config import TrainConfig
 from parbyte.train.loop import TrainResult, train
 from parbyte.train.state import Run
@@ -218,3 +222,45 @@ def test_a_folder_without_data_is_one_clear_line(tmp_path: Path) -> None:
             world=World(),
             console=Console(quiet=True),
         )
+
+
+def test_the_loop_is_off_until_its_fraction_of_the_budget(
+    tmp_path: Path, data_folder: Path, train_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    forward = GPT.forward
+
+    def count(self: GPT, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        if self.training:
+            passes.append(len(self.visits))
+        return forward(self, inputs_BT, targets_BT)
+
+    monkeypatch.setattr(GPT, "forward", count)
+    model = ModelConfig(num_layers=3, model_dim=32, num_heads=2, num_kv_heads=1, loop=(0, 1, 2))
+    config = dataclasses.replace(train_config, steps=10, loop_at=0.4)
+    train(model, config, data_folder, tmp_path, world=World(), console=Console(quiet=True))
+    assert passes == [3] * 4 + [7] * 6
+
+
+def test_compiled_training_has_a_graph_with_the_loop_and_one_without(
+    tmp_path: Path, data_folder: Path, train_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[int] = []
+
+    def count(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        compiled.append(len(graph.graph.nodes))
+        return graph
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=count))
+    monkeypatch.setattr(step, "compile_options", lambda: None)
+    model = ModelConfig(model_dim=32, num_heads=2, num_kv_heads=1, loop=(0, 1, 1))
+    quiet, losses = Console(quiet=True), []
+    for compile in (False, True):
+        config = dataclasses.replace(
+            train_config, steps=4, loop_at=0.5, compile=compile, log_every_seconds=0.0
+        )
+        folder = tmp_path / str(compile)
+        train(model, config, data_folder, folder, world=World(), console=quiet)
+        losses.append([line["loss"] for line in log_of(folder)])
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+    assert len(compiled) == 2 and compiled[1] > compiled[0]

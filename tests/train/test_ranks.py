@@ -20,16 +20,19 @@ def losses_of(folder: Path) -> list[float]:
 
 
 @pytest.mark.slow
-def test_two_ranks_train_as_one(
-    tmp_path: Path, data_folder: Path, run_training: Callable[..., TrainResult]
+@pytest.mark.parametrize("num_ranks", [2, 4])
+def test_ranks_train_as_one(
+    num_ranks: int, tmp_path: Path, data_folder: Path, run_training: Callable[..., TrainResult]
 ) -> None:
-    script = Path(__file__).with_name("two_ranks.py")
+    script = Path(__file__).with_name("ranks.py")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    arguments = ["--nproc-per-node", "2", str(script), str(data_folder), str(tmp_path)]
+    arguments = ["--nproc-per-node", str(num_ranks), str(script), str(data_folder), str(tmp_path)]
     done = subprocess.run([*launcher, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
-    assert found["mean"] == pytest.approx([0.75 * 1.0 + 0.25 * 2.0] * 3)
+    weights = [1.0, *[0.25] * (num_ranks - 1)]
+    mean = sum(w * (1.0 + rank) for rank, w in enumerate(weights)) / sum(weights)
+    assert found["mean"] == pytest.approx([mean] * 3)
     assert found["mean_of_large"] == pytest.approx([1.0])
     assert found["gathered"] == [0.0, 1.0, 2.0, 3.0, 4.0]
 
@@ -37,9 +40,10 @@ def test_two_ranks_train_as_one(
     assert losses_of(tmp_path) == pytest.approx(losses_of(tmp_path / "alone"), abs=1e-4)
     assert found["final_loss"] == pytest.approx(alone.final_loss, abs=1e-4)
     assert found["dev_bpb"] == pytest.approx(alone.dev_bpb, abs=1e-3)
-    ranks = [load_file(tmp_path / f"weights_{rank}.safetensors") for rank in range(2)]
+    ranks = [load_file(tmp_path / f"weights_{rank}.safetensors") for rank in range(num_ranks)]
     for name, weight in alone.weights.items():
-        assert torch.equal(ranks[0][name], ranks[1][name]), f"ranks drift apart in '{name}'"
+        same = all(torch.equal(ranks[0][name], rank[name]) for rank in ranks)
+        assert same, f"ranks drift apart in '{name}'"
         torch.testing.assert_close(ranks[0][name], weight, atol=2e-3, rtol=0)
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from parbyte.train.config import TrainConfig
-from parbyte.train.schedule import is_warming_down, lr_factor, momentum_at
+from parbyte.train.schedule import is_looping, is_warming_down, lr_factor, momentum_at
 
 CONFIG = TrainConfig(
     warmup_steps=4,
@@ -35,6 +35,12 @@ def test_the_rate_rises_stays_and_falls(step: int, progress: float, factor: floa
 @pytest.mark.parametrize(("step", "momentum"), [(0, 0.85), (5, 0.90), (10, 0.95), (999, 0.95)])
 def test_the_momentum_warms_up(step: int, momentum: float) -> None:
     assert momentum_at(CONFIG, step) == pytest.approx(momentum)
+
+
+@pytest.mark.parametrize(("progress", "expected"), [(0.0, False), (0.34, False), (0.35, True)])
+def test_the_loop_turns_on_at_its_fraction(progress: float, expected: bool) -> None:
+    assert is_looping(TrainConfig(loop_at=0.35), progress) is expected
+    assert is_looping(TrainConfig(), progress)
 
 
 def test_without_warm_up_and_warm_down_the_rate_is_constant() -> None:

@@ -1,38 +1,54 @@
-"""What this machine can do: cores, memory, GPUs, speed of a matrix product, packages, disk."""
+"""What this machine can do: cores, memory, GPUs, matrix products, kernels, a recipe's speed."""
 
+import dataclasses
 import shutil
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from parbyte.base.clock import Stopwatch
+import typer
+
 from parbyte.base.machine import describe_machine, describe_versions
 from parbyte.cli.entry import DONE
-from parbyte.cli.options import JsonOption, QuietOption
+from parbyte.cli.options import JsonOption, QuietOption, SetOption
 from parbyte.cli.output import Row, emit
 
 _OPTIONAL = {"huggingface_hub": "hub", "pyarrow": "hub", "triton": "torch for CUDA"}
 _CPU_SIZE, _CUDA_SIZE = 1024, 8192
-_MEASURE_S = 0.5
+_BYTE_IDS = 257
+_TIMED_STEPS = 3
 
 
-def doctor(as_json: JsonOption = False, quiet: QuietOption = False) -> int:
-    """Show what this machine can do, with a quick speed test."""
+def doctor(
+    recipe: Annotated[
+        str | None, typer.Argument(help="Also time some training steps of it, without its text.")
+    ] = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> int:
+    """Show what this machine can do, with a quick speed test; of a recipe too, if one is named."""
     import torch
 
+    from parbyte.train.speed import matmul_flops
+
     machine = describe_machine()
-    speeds = {"cpu float32": _tflops(torch.float32, "cpu", _CPU_SIZE)}
+    speeds = {"cpu float32": matmul_flops(torch.float32, torch.device("cpu"), _CPU_SIZE) / 1e12}
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     if gpus:
-        speeds["cuda bfloat16"] = _tflops(torch.bfloat16, "cuda", _CUDA_SIZE)
+        flops = matmul_flops(torch.bfloat16, torch.device("cuda"), _CUDA_SIZE)
+        speeds["cuda bfloat16"] = flops / 1e12
     result = {
         "machine": machine,
         "gpus": gpus,
         "matmul_tflops": speeds,
+        "attention": _attention_backends(),
+        "kernels": _active_kernels(),
         "threads": torch.get_num_threads(),
         "versions": describe_versions(),
         "optional": {name: _version(name) for name in _OPTIONAL},
         "disk_free_bytes": shutil.disk_usage(Path.cwd()).free,
+        "recipe": None if recipe is None else _recipe_speed(recipe, set_ or []),
     }
     emit(result, _rows(result), as_json=as_json)
     return DONE
@@ -48,30 +64,71 @@ def _rows(result: dict[str, Any]) -> list[Row]:
     ]
     for kind, tflops in result["matmul_tflops"].items():
         rows.append(("matrix product", f"{tflops:.2f} TFLOP/s", kind))
+    rows.append(("attention", ", ".join(result["attention"]), "back ends, by preference"))
+    rows.append(("kernels", ", ".join(result["kernels"]), "in training with bfloat16"))
+    if result["recipe"] is not None:
+        rows += _recipe_rows(result["recipe"])
     rows += [(name, version, "") for name, version in result["versions"].items()]
     for name, version in result["optional"].items():
         rows.append((name, version or "not installed", f"optional: {_OPTIONAL[name]}"))
     return rows
 
 
-def _tflops(dtype: Any, device: str, size: int) -> float:
-    """Return the speed of a square matrix product in 10^12 operations a second."""
+def _recipe_rows(speed: dict[str, Any]) -> list[Row]:
+    return [
+        ("training", f"{speed[key]:,.0f} tokens/s", f"{speed['recipe']}, {label}")
+        for key, label in (
+            ("tokens_per_second", "all layers"),
+            ("tokens_per_second_before_loop", "before its loop is on"),
+        )
+        if key in speed
+    ] + [("steps", f"{speed['steps_in_budget']:,}", f"in {speed['budget']}")]
+
+
+def _recipe_speed(source: str, overrides: list[str]) -> dict[str, Any]:
+    """Return the speed of some steps of a recipe on made-up tokens, and what its budget allows."""
+    from parbyte.recipe import load_recipe
+    from parbyte.train.speed import Rehearsal, steps_in_budget
+
+    recipe = load_recipe(source, overrides)
+    ids = _BYTE_IDS if recipe.text.tokenizer == "bytes" else recipe.text.vocab_size
+    rehearsal = Rehearsal(dataclasses.replace(recipe.model, vocab_size=ids), recipe.train)
+    config = recipe.train
+    step_s = plain_s = rehearsal.step_seconds(_TIMED_STEPS, is_looping=True)
+    speed: dict[str, Any] = {
+        "recipe": recipe.name,
+        "device": str(rehearsal.device),
+        "tokens_per_second": config.batch_tokens / step_s,
+    }
+    if recipe.model.loop and config.loop_at > 0:
+        plain_s = rehearsal.step_seconds(_TIMED_STEPS, is_looping=False)
+        speed["tokens_per_second_before_loop"] = config.batch_tokens / plain_s
+    speed["steps_in_budget"] = steps_in_budget(config, plain_s, step_s)
+    speed["budget"] = f"{config.steps:,} steps" if config.steps else f"{config.seconds:g} s"
+    return speed
+
+
+def _attention_backends() -> list[str]:
     import torch
 
-    left = torch.randn(size, size, device=device).to(dtype)
-    right = torch.randn(size, size, device=device).to(dtype)
+    if not torch.cuda.is_available():
+        return ["torch CPU"]
+    backends = torch.backends.cuda
+    enabled = {
+        "cuDNN": backends.cudnn_sdp_enabled(),
+        "flash": backends.flash_sdp_enabled(),
+        "memory-efficient": backends.mem_efficient_sdp_enabled(),
+        "math": backends.math_sdp_enabled(),
+    }
+    return [name for name, is_on in enabled.items() if is_on]
 
-    def product() -> None:
-        torch.mm(left, right)
-        if device == "cuda":
-            torch.cuda.synchronize()
 
-    product()
-    watch, count = Stopwatch(), 0
-    while watch.elapsed_s() < _MEASURE_S:
-        product()
-        count += 1
-    return 2 * size**3 * count / watch.elapsed_s() / 1e12
+def _active_kernels() -> list[str]:
+    from parbyte.kernels.loss import fuses_on_this_machine as fuses_loss
+    from parbyte.kernels.mlp import fuses_on_this_machine as fuses_mlp
+
+    active = {"fused loss": fuses_loss(), "fused MLP": fuses_mlp()}
+    return [name for name, is_on in active.items() if is_on] or ["torch alone"]
 
 
 def _version(name: str) -> str:

@@ -1,8 +1,10 @@
 """Cross-entropy of a softcapped head, from hidden states: float32, nats.
 
-Two computations of one value: `plain_cross_entropy` is an expression that Inductor fuses;
-`chunked_cross_entropy` runs a few rows at a time through loss and gradient, so that no tensor of
-N x V ever exists. Eager CPU training takes the second: a chunk stays in the cache.
+Three computations of one value. `plain_cross_entropy` is an expression that Inductor fuses. The
+others run a few rows at a time through loss and gradient, so that no tensor of N x V ever exists:
+`chunked_cross_entropy` for eager float32 on the CPU, where a chunk stays in the cache;
+`fused_cross_entropy` for bfloat16 on a GPU, where a Triton kernel reads each logit once and leaves
+its slope in its place.
 Shapes: N rows (positions), D model_dim, V vocab, P rows of one chunk.
 """
 
@@ -16,6 +18,10 @@ IGNORED = -100
 """A target that counts for nothing."""
 
 _CHUNK_ELEMENTS = 2**20
+_GPU_CHUNK_ELEMENTS = 3 * 2**26
+"""384 MiB of bfloat16: fewer rows at a time would leave a GPU waiting for launches."""
+_MOST_FUSED_TOKENS = 16_384
+"""Ids of the largest vocabulary whose row one program holds in registers."""
 _SMALLEST_PROB = 1e-30
 """Below it a float32 probability nears its underflow and its logarithm is taken the slow way."""
 
@@ -45,9 +51,18 @@ def softcapped_cross_entropy(
 ) -> Tensor:
     """Return the mean nats of the targets that are not -100 (0 if there is none)."""
     is_eager_cpu = not (hidden_ND.is_cuda or torch.compiler.is_compiling())
+    is_bf16_cuda = hidden_ND.is_cuda and hidden_ND.dtype == torch.bfloat16
+    fits = bias_V is None and weight_VD.shape[0] <= _MOST_FUSED_TOKENS
+    if is_bf16_cuda and fits and torch.is_grad_enabled():
+        return fused_cross_entropy(hidden_ND, weight_VD, targets_N, scale=scale, softcap=softcap)
     by_chunks = is_eager_cpu and hidden_ND.dtype == torch.float32
     function = chunked_cross_entropy if by_chunks else plain_cross_entropy
     return function(hidden_ND, weight_VD, bias_V, targets_N, scale=scale, softcap=softcap)
+
+
+def fuses_on_this_machine() -> bool:
+    """Say whether `softcapped_cross_entropy` is fused in training, given bfloat16 and no bias."""
+    return torch.cuda.is_available()
 
 
 def plain_cross_entropy(
@@ -82,6 +97,87 @@ def chunked_cross_entropy(
     wants_grad = torch.is_grad_enabled()
     total = _ChunkedLoss.apply(hidden_ND, weight_VD, bias_V, targets_N, scale, softcap, wants_grad)
     return total / max(len(targets_N), 1)
+
+
+def fused_cross_entropy(
+    hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, scale: float, softcap: float
+) -> Tensor:
+    """Compute `softcapped_cross_entropy` without bias a chunk of rows at a time, by Triton."""
+    total = _FusedLoss.apply(hidden_ND, weight_VD, targets_N, scale, softcap)
+    return total / (targets_N != IGNORED).sum().clamp(min=1)
+
+
+class _FusedLoss(torch.autograd.Function):
+    """Sum of nats; as in _ChunkedLoss the gradients are ready when the forward pass ends."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        targets_N: Tensor,
+        scale: float,
+        softcap: float,
+    ) -> Tensor:
+        total, grad_ND, grad_VD = _nats_and_grads(hidden_ND, weight_VD, targets_N, scale, softcap)
+        ctx.save_for_backward(grad_ND, grad_VD)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
+        grad_ND, grad_VD = ctx.saved_tensors
+        unit = grad_outputs[0]
+        return (grad_ND * unit).to(grad_ND.dtype), (grad_VD * unit).to(grad_ND.dtype), *[None] * 3
+
+
+@torch.library.custom_op("parbyte::nats_and_grads", mutates_args=())
+def _nats_and_grads(
+    hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, scale: float, softcap: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    grad_ND = torch.empty_like(hidden_ND)
+    grad_VD = torch.zeros_like(weight_VD, dtype=torch.float32)
+    total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
+    chunk_rows = _GPU_CHUNK_ELEMENTS // weight_VD.shape[0]
+    for start in range(0, len(targets_N), chunk_rows):
+        rows = slice(start, start + chunk_rows)
+        slope_PV = hidden_ND[rows] @ weight_VD.mT
+        total += _nats_and_slopes_(slope_PV, targets_N[rows], scale, softcap).sum()
+        torch.mm(slope_PV, weight_VD, out=grad_ND[rows])
+        grad_VD += slope_PV.mT @ hidden_ND[rows]
+        # Else the next chunk would be made beside this one.
+        del slope_PV
+    return total, grad_ND, grad_VD
+
+
+def _nats_and_slopes_(logits_PV: Tensor, targets_P: Tensor, scale: float, softcap: float) -> Tensor:
+    if logits_PV.is_cuda:
+        from parbyte.kernels.loss_triton import nats_and_slopes_
+
+        return nats_and_slopes_(logits_PV, targets_P, scale=scale, softcap=softcap)
+    return plain_nats_and_slopes_(logits_PV, targets_P, scale=scale, softcap=softcap)
+
+
+def plain_nats_and_slopes_(
+    logits_PV: Tensor, targets_P: Tensor, *, scale: float, softcap: float
+) -> Tensor:
+    """Compute `loss_triton.nats_and_slopes_` in torch."""
+    z_PV = logits_PV.float() * scale
+    capped_PV = softcap * torch.tanh(z_PV / softcap) if softcap else z_PV
+    nats_P = F.cross_entropy(capped_PV, targets_P, ignore_index=IGNORED, reduction="none")
+    is_target_PV = F.one_hot(targets_P.clamp(min=0), logits_PV.shape[1])
+    slope_PV = scale * (torch.softmax(capped_PV, dim=-1) - is_target_PV)
+    if softcap:
+        slope_PV = slope_PV * (1.0 - (capped_PV / softcap).square())
+    logits_PV.copy_(slope_PV * (targets_P != IGNORED)[:, None])
+    return nats_P
+
+
+@_nats_and_grads.register_fake
+def _(
+    hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, scale: float, softcap: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    grad_VD = torch.empty_like(weight_VD, dtype=torch.float32)
+    return grad_VD.new_empty(()), torch.empty_like(hidden_ND), grad_VD
 
 
 class _ChunkedLoss(torch.autograd.Function):

@@ -82,16 +82,13 @@ class Attention(nn.Module):
         num_lanes, num_new, _ = normed_BTD.shape
         heads = project(normed_BTD, weights.qkv).view(num_lanes, num_new, -1, self.head_dim)
         num_qk = self.num_heads + self.num_kv_heads
-        qk_BTHK = norm_and_rotate(
-            heads[:, :, :num_qk], weights.gain, span.cos, span.sin, self.rope_dims
-        )
-        v_BTGK = heads[:, :, num_qk:]
+        qk_BTHK, v_BTGK = heads.split((num_qk, self.num_kv_heads), dim=2)
+        qk_BTHK = norm_and_rotate(qk_BTHK, weights.gain, span.cos, span.sin, self.rope_dims)
         if self.value_scale is not None and span.value_embed_BTGK is not None:
             scale = self.value_scale.to(v_BTGK.dtype)
             v_BTGK = v_BTGK + span.value_embed_BTGK * scale
-        q_BHTK = qk_BTHK[:, :, : self.num_heads].transpose(1, 2)
-        k_BGSK = qk_BTHK[:, :, self.num_heads :].transpose(1, 2)
-        v_BGSK = v_BTGK.transpose(1, 2)
+        q_BTHK, k_BTGK = qk_BTHK.split((self.num_heads, self.num_kv_heads), dim=2)
+        q_BHTK, k_BGSK, v_BGSK = (x.transpose(1, 2) for x in (q_BTHK, k_BTGK, v_BTGK))
         if store is not None:
             k_BGSK = _append(store[0], k_BGSK, span.start)
             v_BGSK = _append(store[1], v_BGSK, span.start)

@@ -16,12 +16,12 @@ NO_TOKEN = -1
 
 @dataclass
 class Cache:
-    """Static buffers for `capacity` positions of all layers; `length` of them are filled.
+    """Static buffers for `capacity` positions of all visits; `length` of them are filled.
 
-    keys, values: per layer [B, G, capacity, K]. documents: int64[B, capacity], the number of BOS
-    tokens up to each position. last_token: int64[B, 1] and last_embed: [B, 1, D] are those of
-    position length - 1. cos, sin: float32[capacity, 1, K]. weights: the blocks' matrices as
-    they were when the cache was made: a cache belongs to those weights.
+    keys, values: per visit of a layer [B, G, capacity, K]. documents: int64[B, capacity], the
+    number of BOS tokens up to each position. last_token: int64[B, 1] and last_embed: [B, 1, D] are
+    those of position length - 1. cos, sin: float32[capacity, 1, K]. weights: the blocks' matrices
+    as they were when the cache was made: a cache belongs to those weights.
     """
 
     capacity: int

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from parbyte.base.settings import require, setting
 
+_MOST_REPEATS = 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -42,6 +44,9 @@ class ModelConfig:
         choices=("none", "plain", "gated"),
         doc="U-Net skips from the first half of the layers to the second",
     )
+    loop: tuple[int, ...] = setting(
+        (), low=0, high=64, doc="[first, last, n]: pass layers first..last n more times; [] = off"
+    )
     resid_mix: bool = setting(True, doc="mix the input embedding into every layer's input")
     tied: bool = setting(True, doc="one table for input and output")
     embed_init_std: float = setting(0.005, low=0.0, doc="initial std of the token table")
@@ -67,9 +72,16 @@ class ModelConfig:
             got=self.rope_dims,
             want=f"even and at most head_dim = {self.head_dim}",
         )
+        self._check_loop()
         for key in ("xsa_layers", "value_embed_layers"):
             got = getattr(self, key)
             require(got <= layers, f"model.{key}", got=got, want=f"at most num_layers = {layers}")
+            require(
+                self._is_tail(got),
+                f"model.{key}",
+                got=got,
+                want=f"a number of last layers that holds all or none of loop = {list(self.loop)}",
+            )
         require(
             self.bigram_buckets != 1,
             "model.bigram_buckets",
@@ -95,6 +107,41 @@ class ModelConfig:
         return self.model_dim // self.num_heads
 
     @property
+    def visits(self) -> tuple[int, ...]:
+        """Layers in the order in which a forward pass visits them.
+
+        Source: depth recurrence of openai/parameter-golf PRs 1204, 1394 and 1445.
+        """
+        layers = tuple(range(self.num_layers))
+        if not self.loop:
+            return layers
+        first, last, repeats = self.loop
+        return layers[:first] + layers[first : last + 1] * (1 + repeats) + layers[last + 1 :]
+
+    @property
     def num_skips(self) -> int:
-        """Pairs of layers joined by a U-Net skip."""
-        return 0 if self.skips == "none" else self.num_layers // 2
+        """Pairs of visits joined by a U-Net skip."""
+        return 0 if self.skips == "none" else len(self.visits) // 2
+
+    def tail_visits(self, num_last_layers: int) -> int:
+        """Return how many visits, the last ones, the last layers take."""
+        first_layer = self.num_layers - num_last_layers
+        return sum(layer >= first_layer for layer in self.visits)
+
+    def _check_loop(self) -> None:
+        if not self.loop:
+            return
+        is_span = len(self.loop) == 3 and self.loop[0] <= self.loop[1] < self.num_layers
+        require(
+            is_span and 1 <= self.loop[2] <= _MOST_REPEATS,
+            "model.loop",
+            got=list(self.loop),
+            want=f"[first, last, n] with first <= last < num_layers = {self.num_layers} and n of "
+            f"1..{_MOST_REPEATS}",
+        )
+
+    def _is_tail(self, num_last_layers: int) -> bool:
+        if not self.loop:
+            return True
+        first_layer = self.num_layers - num_last_layers
+        return first_layer <= self.loop[0] or first_layer > self.loop[1]

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from parbyte.kernels.attention import lower_right_mask
 from parbyte.kernels.loss import softcapped_cross_entropy, softcapped_logits
+from parbyte.kernels.mlp import mlp
 from parbyte.model.attention import Attention, BlockWeights, Span
 from parbyte.model.cache import NO_TOKEN, Cache
 from parbyte.model.config import ModelConfig
 from parbyte.model.embed import Embed, ValueEmbed
 from parbyte.model.init import initialize_
-from parbyte.model.lanes import project
+from parbyte.model.lanes import LaneMatrix, project
 from parbyte.model.layers import drop, leaky_square, rms_norm, rotary_tables
 
 _TABLE_POSITIONS = 4096
@@ -82,11 +83,18 @@ class Block(nn.Module):
             weights = self.lane_weights(weights)
         if weights.mix is not None:
             keep_D, start_D = weights.mix
-            x_BTD = torch.addcmul(keep_D * x_BTD, start_D, start_BTD)
+            # Not addcmul: compiled, its result would be stored in float32.
+            x_BTD = keep_D * x_BTD + start_D * start_BTD
         attended_BTD = self.attn(rms_norm(x_BTD), weights, span, store)
         x_BTD = x_BTD + drop(attended_BTD, span.dropout)
-        hidden = leaky_square(project(rms_norm(x_BTD), weights.up), self.mlp_slope)
-        return x_BTD + drop(project(hidden, weights.down), span.dropout)
+        changed_BTD = self._mlp(rms_norm(x_BTD), weights)
+        return x_BTD + drop(changed_BTD, span.dropout)
+
+    def _mlp(self, x_BTD: Tensor, weights: BlockWeights) -> Tensor:
+        up, down = weights.up, weights.down
+        if isinstance(up, LaneMatrix) or isinstance(down, LaneMatrix):
+            return project(leaky_square(project(x_BTD, up), self.mlp_slope), down)
+        return mlp(x_BTD, up, down, self.mlp_slope)
 
 
 class GPT(nn.Module):
@@ -105,6 +113,7 @@ class GPT(nn.Module):
         self.config = config
         self.compute_dtype = torch.float32
         self.dropout = 0.0
+        self.visits = config.visits
         self.embed = Embed(config)
         self.value_embed = ValueEmbed(config) if config.value_embed_layers else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
@@ -130,6 +139,10 @@ class GPT(nn.Module):
         """Choose the share of activations that training drops; `eval()` drops none."""
         self.dropout = share
 
+    def set_looping(self, is_looping: bool) -> None:
+        """Choose whether the layers of `config.loop` are repeated; a new model repeats them."""
+        self.visits = self.config.visits if is_looping else tuple(range(self.config.num_layers))
+
     def new_cache(self, num_lanes: int, capacity: int) -> Cache:
         """Return an empty cache for `capacity` positions, bound to the weights of this moment."""
         config, dtype, device = self.config, self.compute_dtype, self.embed.table.device
@@ -139,8 +152,8 @@ class GPT(nn.Module):
             weights = [block.weights(dtype) for block in self._layers()]
         return Cache(
             capacity=capacity,
-            keys=[torch.zeros(shape, dtype=dtype, device=device) for _ in self.blocks],
-            values=[torch.zeros(shape, dtype=dtype, device=device) for _ in self.blocks],
+            keys=[torch.zeros(shape, dtype=dtype, device=device) for _ in self.visits],
+            values=[torch.zeros(shape, dtype=dtype, device=device) for _ in self.visits],
             documents=torch.zeros(num_lanes, capacity, dtype=torch.int64, device=device),
             last_token=torch.full((num_lanes, 1), NO_TOKEN, device=device),
             last_embed=torch.zeros(num_lanes, 1, config.model_dim, dtype=dtype, device=device),
@@ -237,16 +250,18 @@ class GPT(nn.Module):
         return same_document[:, None] & causal
 
     def _run_blocks(self, start_BTD: Tensor, span: Span, cache: Cache | None) -> Tensor:
-        x_BTD, skips, num_layers = start_BTD, [], self.config.num_layers
-        for layer, block in enumerate(self._layers()):
-            if cache is None:
-                weights, store = block.weights(start_BTD.dtype), None
-            else:
-                weights, store = cache.weights[layer], (cache.keys[layer], cache.values[layer])
-            if skips and layer >= num_layers // 2:
-                x_BTD = self._join(x_BTD, skips.pop(), layer - num_layers // 2)
-            x_BTD = block(x_BTD, start_BTD, weights, span, store)
-            if self.skip_weights is not None and layer < num_layers // 2:
+        blocks, middle = self._layers(), len(self.visits) // 2
+        if cache is None:
+            layer_weights = [block.weights(start_BTD.dtype) for block in blocks]
+        else:
+            layer_weights = cache.weights
+        x_BTD, skips = start_BTD, []
+        for visit, layer in enumerate(self.visits):
+            store = None if cache is None else (cache.keys[visit], cache.values[visit])
+            if skips and visit >= middle:
+                x_BTD = self._join(x_BTD, skips.pop(), visit - middle)
+            x_BTD = blocks[layer](x_BTD, start_BTD, layer_weights[layer], span, store)
+            if self.skip_weights is not None and visit < middle:
                 skips.append(x_BTD)
         return x_BTD
 
@@ -256,7 +271,7 @@ class GPT(nn.Module):
         if self.skip_gates is None:
             return x_BTD + skip_BTD
         gate_D = torch.sigmoid(self.skip_gates[pair]).to(x_BTD.dtype)
-        return torch.lerp(skip_BTD, x_BTD, gate_D)
+        return skip_BTD + gate_D * (x_BTD - skip_BTD)
 
 
 def previous_tokens(tokens_BT: Tensor, last_B1: Tensor | None, bos_id: int) -> Tensor:

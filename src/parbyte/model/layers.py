@@ -30,8 +30,9 @@ def norm_and_rotate(
     if rope_dims == 0:
         return normed.to(x_BTHK.dtype)
     half = rope_dims // 2
-    parts = [normed[..., half:rope_dims], normed[..., :half], normed[..., rope_dims:]]
-    swapped = torch.cat(parts[:2] if rope_dims == x_BTHK.shape[-1] else parts, dim=-1)
+    # The backward of a split is one concatenation; that of slices pads and adds.
+    first, second, rest = normed.split((half, half, x_BTHK.shape[-1] - rope_dims), dim=-1)
+    swapped = torch.cat((second, first, rest), dim=-1)
     return torch.addcmul(normed * cos_T1K, swapped, sin_T1K).to(x_BTHK.dtype)
 
 
@@ -58,11 +59,6 @@ def rotary_tables(
     cos[:, :rope_dims] = angles.cos().repeat(1, 2)
     sin[:, :half], sin[:, half:rope_dims] = angles.sin(), -angles.sin()
     return cos[:, None], sin[:, None]
-
-
-def leaky_square(x: Tensor, slope: float) -> Tensor:
-    """Return leaky_relu(x, slope)^2. Source: openai/parameter-golf PR 493."""
-    return F.leaky_relu(x, slope).square()
 
 
 def _inverse_rms(x: Tensor) -> Tensor:

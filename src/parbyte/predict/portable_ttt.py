@@ -38,6 +38,11 @@ class PortableTTT(Predictor):
                 "'predict.stack[0].optimizer' is 'muon', which the portable engine does not "
                 "compute: choose adam or sgd, or set engine = 'torch'"
             )
+        if model.config.loop:
+            raise ArtifactError(
+                "'predict.stack[0]' is 'ttt', which the portable engine does not compute for a "
+                "network with 'model.loop': set engine = 'torch'"
+            )
         num_layers = model.config.num_layers
         if settings.train == "last" and settings.last_blocks > num_layers:
             raise ArtifactError(

@@ -1,6 +1,6 @@
 """From a model to what the portable kernels compute on: parameters in one vector, and a Net.
 
-Shapes: P parameters, L layers, D model_dim.
+Shapes: P parameters, L layers, V visits of layers, D model_dim.
 """
 
 import math
@@ -71,6 +71,7 @@ class PortableWeights:
         scales = [1.0 / math.sqrt(layer + 1) for layer in range(model.config.num_layers)]
         self.norm_scale_L = np.array(scales if model.config.ln_scale else [1.0] * len(scales))
         self.norm_scale_L = self.norm_scale_L.astype(np.float32)
+        self._visits = model.config.visits
         self.net = _new_net(model.config, self.params, window)
         self.fold()
 
@@ -87,7 +88,7 @@ class PortableWeights:
 
     def fold(self) -> None:
         """Bring the network up to the parameters."""
-        fold_(self.params, self.norm_scale_L, self.net)
+        fold_(self.params, self.norm_scale_L, self._visits, self.net)
 
 
 def _names_of(field: str, config: ModelConfig) -> list[str]:
@@ -132,9 +133,9 @@ def _shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 def _new_net(config: ModelConfig, params: Params, window: int) -> Net:
     """Return a net that shares what needs no folding, for positions below `window`."""
-    num_layers, dim = config.num_layers, config.model_dim
+    num_visits, dim = len(config.visits), config.model_dim
     cos, sin = rotary_tables(window, config.head_dim, config.rope_dims, config.rope_base)
-    kept = np.zeros((num_layers, 2, dim), np.float32)
+    kept = np.zeros((num_visits, 2, dim), np.float32)
     kept[:, 0] = 1
     is_static = config.smear == "static"
     head = params.embed if config.tied else params.head
@@ -144,15 +145,15 @@ def _new_net(config: ModelConfig, params: Params, window: int) -> Net:
         bigram_proj=_packed(params.bigram_proj),
         value_table=params.value_table,
         value_proj=_packed(params.value_proj),
-        value_scale=np.zeros(num_layers, np.float32),
+        value_scale=np.zeros(num_visits, np.float32),
         smear_gate=np.empty_like(params.smear_gate) if is_static else params.smear_gate,
         smear_scale=params.smear_scale,
-        mix=params.mix if config.resid_mix else kept,
-        qkv=_packed(params.qkv),
-        gain=np.ones((num_layers, config.num_heads + config.num_kv_heads), np.float32),
-        out=_packed(params.out),
-        up=_packed(params.up),
-        down=_packed(params.down),
+        mix=kept,
+        qkv=_packed(params.qkv, num_visits),
+        gain=np.ones((num_visits, config.num_heads + config.num_kv_heads), np.float32),
+        out=_packed(params.out, num_visits),
+        up=_packed(params.up, num_visits),
+        down=_packed(params.down, num_visits),
         skip_weights=params.skip_weights,
         skip_gates=np.empty_like(params.skip_gates),
         head=_packed(head),
@@ -171,11 +172,12 @@ def _new_net(config: ModelConfig, params: Params, window: int) -> Net:
         num_outputs=config.vocab_size,
         bos_id=config.bos_id,
         smear=SMEAR_KINDS.index(config.smear),
-        value_layers=config.value_embed_layers,
-        xsa_layers=config.xsa_layers,
+        value_layers=config.tail_visits(config.value_embed_layers),
+        xsa_layers=config.tail_visits(config.xsa_layers),
         document_mask=config.document_mask,
     )
 
 
-def _packed(weight: Floats) -> Floats:
-    return np.zeros(packed_shape(weight.shape), np.float32)
+def _packed(weight: Floats, num_visits: int | None = None) -> Floats:
+    shape = weight.shape if num_visits is None else (num_visits, *weight.shape[1:])
+    return np.zeros(packed_shape(shape), np.float32)

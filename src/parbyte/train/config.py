@@ -50,6 +50,12 @@ class TrainConfig:
     min_lr: float = setting(
         0.02, low=0.0, high=1.0, doc="fraction of each rate that is left at the end"
     )
+    loop_at: float = setting(
+        0.0,
+        low=0.0,
+        high=1.0,
+        doc="fraction of the budget after which the layers of 'model.loop' are repeated",
+    )
     ema: float = setting(
         0.0, low=0.0, high=1.0, doc="averaging memory as a fraction of the steps so far; 0: off"
     )

@@ -57,6 +57,16 @@ def set_arithmetic(device: torch.device, dtype: torch.dtype) -> None:
     torch.set_float32_matmul_precision("high" if is_reduced else "highest")
 
 
+def compile_options() -> dict[str, bool]:
+    """Return what torch.compile is told beyond its defaults."""
+    from torch._inductor import config
+
+    # It joins the sums over rows of many layers to one kernel that spills its registers: on one
+    # H100 60 of 780 ms of a step at 36 M parameters (torch 2.11; pytorch/pytorch issue 179423).
+    name = "mix_order_reduction"
+    return {f"triton.{name}": False} if hasattr(config.triton, name) else {}
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done all that was asked of it."""
     if device.type == "cuda":

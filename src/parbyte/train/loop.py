@@ -20,7 +20,7 @@ from parbyte.train.config import TrainConfig
 from parbyte.train.develop import Development
 from parbyte.train.device import peak_memory_bytes, seed_noise, synchronize
 from parbyte.train.journal import Journal, LogLine
-from parbyte.train.schedule import is_warming_down, lr_factor, momentum_at
+from parbyte.train.schedule import is_looping, is_warming_down, lr_factor, momentum_at
 from parbyte.train.state import Run, begin_run, resume_, save
 from parbyte.train.step import TrainStep
 from parbyte.train.warmup import warm_up
@@ -157,7 +157,13 @@ def _make_steps(run: Run, train_step: TrainStep, budget: Budget, onlooker: _Onlo
         factor = lr_factor(config, run.step, tick.progress)
         if config.dropout:
             seed_noise(config.seed, run.step, run.world)
-        loss = train_step(inputs, targets, factor, momentum_at(config, run.step))
+        loss = train_step(
+            inputs,
+            targets,
+            factor,
+            momentum_at(config, run.step),
+            is_looping=is_looping(config, tick.progress),
+        )
         if run.average is not None:
             run.average.update_(run.step)
         run.recent.append(loss)

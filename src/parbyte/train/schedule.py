@@ -36,6 +36,11 @@ def is_warming_down(config: TrainConfig, progress: float) -> bool:
     return min(progress, 1.0) > 1.0 - config.warmdown
 
 
+def is_looping(config: TrainConfig, progress: float) -> bool:
+    """Say whether the layers of `model.loop` are repeated at this progress."""
+    return progress >= config.loop_at
+
+
 def _warmdown_factor(config: TrainConfig, progress: float) -> float:
     if not is_warming_down(config, progress):
         return 1.0

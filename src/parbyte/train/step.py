@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from parbyte.base.world import World
+from parbyte.model.gpt import GPT
 from parbyte.text.batches import IGNORED
 from parbyte.train.config import TrainConfig
-from parbyte.train.device import Pace
+from parbyte.train.device import Pace, compile_options
 from parbyte.train.optim import Optimizer
 
 
@@ -33,28 +34,38 @@ class TrainStep:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: GPT,
         optimizer: Optimizer,
         config: TrainConfig,
         world: World,
         device: torch.device,
     ) -> None:
-        """Bind model and optimizer; compiles lazily, at the first call."""
+        """Bind model and optimizer; compiles lazily, at the first call of each kind."""
+        self._model = model
         self._optimizer = optimizer
         self._device = device
         self._micro_rows = config.micro_rows(world.size)
         self._forward: Callable[[Tensor, Tensor], Tensor] = model
         if config.compile:
-            self._forward = torch.compile(model, fullgraph=True, dynamic=False)
+            self._forward = torch.compile(
+                model, fullgraph=True, dynamic=False, options=compile_options()
+            )
         self._pace = Pace(device)
 
     def __call__(
-        self, inputs: NDArray[np.int64], targets: NDArray[np.int64], factor: float, momentum: float
+        self,
+        inputs: NDArray[np.int64],
+        targets: NDArray[np.int64],
+        factor: float,
+        momentum: float,
+        *,
+        is_looping: bool = True,
     ) -> StepLoss:
         """Make one step on this rank's rows, int64[B, T]; targets of -100 do not count.
 
-        factor: multiplies every rate. momentum: Muon's.
+        factor: multiplies every rate. momentum: Muon's. is_looping: repeat the model's loop.
         """
+        self._model.set_looping(is_looping)
         inputs_BT, targets_BT = self._to_device(inputs), self._to_device(targets)
         losses, num_targets = [], 0
         for start in range(0, len(inputs), self._micro_rows):

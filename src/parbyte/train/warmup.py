@@ -23,15 +23,19 @@ def warm_up(
 ) -> None:
     """Make a few steps on made-up batches, then put every tensor back bit for bit.
 
-    tensors: all live state that a step may change. The loader is not touched.
+    tensors: all live state that a step may change. The loader is not touched. A model with a loop
+    is compiled without it and with it, if the run will need both.
     """
     before = {name: tensor.clone() for name, tensor in tensors.items()}
     shape = (config.batch_tokens // config.seq_len // world.size, config.seq_len)
     generator = np.random.Generator(np.random.PCG64(0))
-    for _ in range(_WARMUP_STEPS):
-        tokens = generator.integers(model_config.vocab_size, size=shape, dtype=np.int64)
-        tokens[:, 0] = model_config.bos_id
-        train_step(tokens, np.roll(tokens, -1, axis=1), 1.0, config.momentum)
+    phases = [False, True] if model_config.loop and config.loop_at > 0 else [True]
+    for is_looping in phases:
+        for _ in range(_WARMUP_STEPS):
+            tokens = generator.integers(model_config.vocab_size, size=shape, dtype=np.int64)
+            tokens[:, 0] = model_config.bos_id
+            targets = np.roll(tokens, -1, axis=1)
+            train_step(tokens, targets, 1.0, config.momentum, is_looping=is_looping)
     for name, tensor in tensors.items():
         tensor.detach().copy_(before[name])
         assert torch.equal(tensor, before[name]), f"'{name}' keeps a trace of the warm-up"

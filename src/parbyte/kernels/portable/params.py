@@ -59,30 +59,37 @@ def view_params(flat_P: Floats, shapes: dict[str, tuple[int, ...]]) -> Params:
     return Params(**views)
 
 
-def fold_(params: Params, norm_scale_L: Floats, net: Net) -> None:
+def fold_(params: Params, norm_scale_L: Floats, visits: tuple[int, ...], net: Net) -> None:
     """Bring the network's arrays up to the parameters; those that it shares are so already.
 
     A scale on a norm's output or on an output dim acts on the matrix as well: model.gpt.Block.
+    visits: the layer of each of the network's, which are more where layers are repeated.
     """
-    net.gain[:, : params.gain.shape[1]] = params.gain
-    if len(params.value_scales):
-        net.value_scale[-len(params.value_scales) :] = params.value_scales
+    visits_V = np.array(visits, np.int64)
+    net.gain[:, : params.gain.shape[1]] = params.gain[visits_V]
+    if len(params.mix):
+        net.mix[:] = params.mix[visits_V]
+    first_value = len(params.qkv) - len(params.value_scales)
+    for visit, layer in enumerate(visits):
+        if layer >= first_value:
+            net.value_scale[visit] = params.value_scales[layer - first_value]
     if net.smear == STATIC_SMEAR:
         net.smear_gate[:] = sigmoid(params.smear_gate)
     net.skip_gates[:] = sigmoid(params.skip_gates)
-    pack_all_(params, norm_scale_L, net)
+    pack_all_(params, norm_scale_L, visits_V, net)
 
 
 @compiled(is_entry=True)
-def pack_all_(params: Params, norm_scale_L: Floats, net: Net) -> None:
+def pack_all_(params: Params, norm_scale_L: Floats, visits_V: NDArray[np.int64], net: Net) -> None:
     """Write the packed matrices, scales folded in."""
     wide, tall = params.qkv.shape[1], params.up.shape[1]
-    for layer in range(len(params.qkv)):
+    for visit in range(len(visits_V)):
+        layer = visits_V[visit]
         scale = norm_scale_L[layer]
-        pack_(params.qkv[layer], np.full(wide, scale, np.float32), net.qkv[layer])
-        pack_(params.out[layer], params.attn_scale[layer], net.out[layer])
-        pack_(params.up[layer], np.full(tall, scale, np.float32), net.up[layer])
-        pack_(params.down[layer], params.mlp_scale[layer], net.down[layer])
+        pack_(params.qkv[layer], np.full(wide, scale, np.float32), net.qkv[visit])
+        pack_(params.out[layer], params.attn_scale[layer], net.out[visit])
+        pack_(params.up[layer], np.full(tall, scale, np.float32), net.up[visit])
+        pack_(params.down[layer], params.mlp_scale[layer], net.down[visit])
     for proj, scale_1, packed in (
         (params.bigram_proj, params.bigram_scale, net.bigram_proj),
         (params.value_proj, params.value_scale, net.value_proj),

@@ -23,8 +23,8 @@ def main() -> None:
     data_folder, run_folder = Path(sys.argv[1]), Path(sys.argv[2])
     world = world_from_environment()
     init_process_group(world, "cpu")
-    # Ranks with 3/4 and 1/4 of their positions counted: the mean is over positions, not ranks.
-    weight = 0.75 if world.is_main else 0.25
+    # Ranks with all and a quarter of their positions counted: the mean is over positions.
+    weight = 1.0 if world.is_main else 0.25
     grads = [torch.full((3,), weight * (1.0 + world.rank)), torch.full((40_000,), weight)]
     average_gradients_(grads, weight, world)
     share = share_of(5, world)

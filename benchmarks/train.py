@@ -1,0 +1,291 @@
+"""Training speed of recipes on one GPU: tokens/s, share of the matmul ceiling, where time goes.
+
+    python benchmarks/train.py --data golf-baseline=DATA1024 golf-record=DATA8192
+    python benchmarks/train.py --data golf-baseline=DATA1024 --peer train_gpt.py A=B
+
+DATA is a folder made by `parbyte data` with the recipe's vocabulary, from any text. Each recipe is
+compiled, then timed step by step on that text, without its loop and with it; one more step is
+profiled. --scaling repeats this for other batches and lengths. --curve compares 50 losses of a
+small network with those of its float32 twin on the CPU. --peer runs a script of the contest on the
+first recipe's tokens, with the environment given, and prints its tokens/s beside that recipe's.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from parbyte.base.clock import now_s
+from parbyte.base.files import write_json
+from parbyte.base.log import Console
+from parbyte.base.machine import describe_machine, describe_versions
+from parbyte.base.world import World
+from parbyte.model.config import ModelConfig
+from parbyte.model.roles import Role, parameter_roles
+from parbyte.recipe import load_recipe
+from parbyte.text.batches import TrainBatches
+from parbyte.text.manifest import load_manifest
+from parbyte.text.shards import open_shards
+from parbyte.train.config import TrainConfig
+from parbyte.train.loop import train
+from parbyte.train.speed import Rehearsal, matmul_flops
+
+RESULT = Path(__file__).parent / "results" / "train.json"
+CUDA = torch.device("cuda")
+# First match wins: (group, parts of kernel names).
+GROUPS = (
+    ("attention", ("sdpa", "flash", "fmha", "attention", "flex")),
+    ("fused MLP", ("_leaky_square_up", "_leaky_square_slope")),
+    ("fused loss", ("_nats_and_slopes",)),
+    ("matmul", ("nvjet", "gemm", "cutlass", "xmma", "cublas", "splitk")),
+    ("elementwise, compiled", ("triton",)),
+    ("optimizer lists", ("multi_tensor", "fused_adam")),
+    ("copies", ("memcpy", "memset", "copy", "fill")),
+)
+NUM_TOP = 40
+CURVE_STEPS = 50
+CURVE_MODEL = {"num_layers": 4, "model_dim": 256, "num_heads": 4, "num_kv_heads": 2, "loop": ()}
+CURVE_TRAIN = {"batch_tokens": 8192, "seq_len": 512, "micro_batch_tokens": 0, "loop_at": 0.0}
+
+
+class Candidate:
+    """A recipe on its data."""
+
+    def __init__(self, name: str, data: Path, **changes: Any) -> None:
+        self.model_config, config = configs_of(name, data)
+        self.config = dataclasses.replace(config, **changes)
+        self._loader = TrainBatches(
+            open_shards(data, "train"),
+            bos_id=self.model_config.bos_id,
+            batch_tokens=self.config.batch_tokens,
+            seq_len=self.config.seq_len,
+            seed=self.config.seed,
+        )
+        self.rehearsal = Rehearsal(self.model_config, self.config, self._loader.next)
+        self.phases = {"plain": True}
+        if self.model_config.loop:
+            self.phases = {"plain": False, "looping": True}
+        self.start_up_s = 0.0
+
+    def warm_up(self) -> None:
+        """Compile all phases."""
+        started_at = now_s()
+        for is_looping in self.phases.values():
+            self.rehearsal.step_seconds(1, is_looping=is_looping)
+        self.start_up_s = now_s() - started_at
+
+    def measure(self, steps: int, ceiling: float) -> dict[str, Any]:
+        """Return the figures of every phase."""
+        figures = {
+            "parameters": sum(p.numel() for p in self.rehearsal.model.parameters()),
+            "batch_tokens": self.config.batch_tokens,
+            "micro_batch_tokens": self.config.micro_batch_tokens,
+            "seq_len": self.config.seq_len,
+            "start_up_s": round(self.start_up_s, 1),
+        }
+        return figures | {label: self._phase(label, steps, ceiling) for label in self.phases}
+
+    def close(self) -> None:
+        """Let go of the memory, the compiled code and the loader's thread."""
+        self._loader.close()
+        del self.rehearsal
+        torch.compiler.reset()
+        torch.cuda.empty_cache()
+
+    def _phase(self, label: str, steps: int, ceiling: float) -> dict[str, Any]:
+        is_looping = self.phases[label]
+        torch.cuda.reset_peak_memory_stats()
+        halves_s = [self.rehearsal.step_seconds(steps, is_looping=is_looping) for _ in range(2)]
+        rate = self.config.batch_tokens / (sum(halves_s) / 2)
+        flops = self._flops_per_token(is_looping) * rate
+        return {
+            "tokens_per_second": round(rate),
+            "step_ms": [round(1e3 * half_s, 1) for half_s in halves_s],
+            "model_flops": flops,
+            "matmul_share": flops / ceiling,
+            "peak_memory_bytes": torch.cuda.max_memory_allocated(),
+            "profile": profile_of(lambda: self.rehearsal.step_seconds(1, is_looping=is_looping)),
+        }
+
+    def _flops_per_token(self, is_looping: bool) -> float:
+        """Return 6 N + 6 L T D: each matrix as often as visited, half of the attention square."""
+        model, config = self.rehearsal.model, self.model_config
+        roles = parameter_roles(model)
+        visits = config.visits if is_looping else tuple(range(config.num_layers))
+        weights = 0
+        for name, parameter in model.named_parameters():
+            times = visits.count(int(name.split(".")[1])) if name.startswith("blocks.") else 1
+            if roles[name] in (Role.ATTN, Role.MLP, Role.PROJ, Role.EMBED):
+                weights += times * parameter.numel()
+        return 6.0 * weights + 6.0 * len(visits) * self.config.seq_len * config.model_dim
+
+
+def configs_of(name: str, data: Path) -> tuple[ModelConfig, TrainConfig]:
+    """Return a recipe's model and training, with the ids of the prepared text."""
+    recipe, manifest = load_recipe(name, ["track=golf-1gpu"]), load_manifest(data)
+    model = dataclasses.replace(
+        recipe.model, vocab_size=manifest.vocab_size, bos_id=manifest.bos_id
+    )
+    return model, dataclasses.replace(recipe.train, checkpoint_seconds=0.0, dev_tokens=0)
+
+
+def profile_of(work: Any) -> dict[str, Any]:
+    """Return the GPU milliseconds of `work`, which makes three steps, for one step."""
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        work()
+    rows = [r for r in profiler.key_averages() if r.device_type == DeviceType.CUDA]
+    groups: dict[str, float] = {}
+    for row in rows:
+        group = group_of(row.key)
+        groups[group] = groups.get(group, 0.0) + row.self_device_time_total / 3e3
+    top = sorted(rows, key=lambda row: -row.self_device_time_total)[:NUM_TOP]
+    return {
+        "groups_ms": {name: round(ms, 2) for name, ms in sorted(groups.items())},
+        "busy_ms": round(sum(groups.values()), 1),
+        "launches": sum(row.count for row in rows) // 3,
+        "top": [[r.key[:120], r.count // 3, round(r.self_device_time_total / 3e3, 2)] for r in top],
+    }
+
+
+def group_of(kernel: str) -> str:
+    """Return the group of a kernel by its name."""
+    lowered = kernel.lower()
+    for group, parts in GROUPS:
+        if any(part in lowered for part in parts):
+            return group
+    return "other"
+
+
+def measure(name: str, data: Path, steps: int, ceiling: float, **changes: Any) -> dict[str, Any]:
+    """Return the figures of one recipe with some keys of `[train]` changed."""
+    candidate = Candidate(name, data, **changes)
+    candidate.warm_up()
+    figures = candidate.measure(steps, ceiling)
+    candidate.close()
+    return figures
+
+
+def scaling(name: str, data: Path, steps: int, ceiling: float) -> list[dict[str, Any]]:
+    """Return the figures with half the tokens in one forward, and at half and double length."""
+    _, config = configs_of(name, data)
+    changes = [{"micro_batch_tokens": config.micro_batch_tokens // 2}]
+    changes += [{"seq_len": config.seq_len // 2}, {"seq_len": config.seq_len * 2}]
+    return [measure(name, data, steps, ceiling, **change) for change in changes]
+
+
+def loss_curve(name: str, data: Path, devices: Sequence[str] = ("cpu", "cuda")) -> dict[str, Any]:
+    """Return 50 losses of a small network, by the recipe and by its float32 CPU twin."""
+    model, config = configs_of(name, data)
+    xsa_layers = min(model.xsa_layers, CURVE_MODEL["num_layers"])
+    small = dataclasses.replace(model, **CURVE_MODEL, xsa_layers=xsa_layers)
+    small = dataclasses.replace(small, value_embed_layers=min(model.value_embed_layers, 2))
+    changes = CURVE_TRAIN | {"steps": CURVE_STEPS, "log_every_seconds": 0.0}
+    curves = []
+    for device in devices:
+        changes["device"] = device
+        if device == "cpu":
+            twin = dataclasses.replace(config, **changes, dtype="float32", compile=False)
+        else:
+            twin = dataclasses.replace(config, **changes)
+        with tempfile.TemporaryDirectory() as folder:
+            train(small, twin, data, Path(folder), world=World(), console=Console(quiet=True))
+            lines = (Path(folder) / "log.jsonl").read_text().splitlines()
+        curves.append([json.loads(line)["loss"] for line in lines])
+    worst = max(abs(a / b - 1.0) for a, b in zip(curves[0], curves[1], strict=True))
+    return {"losses": dict(zip(devices, curves, strict=True)), "worst_relative": worst}
+
+
+def run_peer(script: Path, settings: Sequence[str], data: Path) -> dict[str, Any]:
+    """Run a script of the contest on the shards; return what its log says of its speed."""
+    with tempfile.TemporaryDirectory() as folder:
+        for split, name in (("train", "train"), ("dev", "val")):
+            link = Path(folder) / f"fineweb_{name}_000000.bin"
+            link.symlink_to((data / f"{split}_000000.bin").resolve())
+        environment = os.environ | {"DATA_PATH": folder}
+        environment |= dict(setting.split("=", 1) for setting in settings)
+        done = subprocess.run(
+            [sys.executable, script.resolve()],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    step_ms = re.findall(r"step_avg:([0-9.]+)ms", done.stdout)
+    batch_tokens = re.findall(r"train_batch_tokens:(\d+)", done.stdout)
+    if done.returncode or not step_ms or not batch_tokens:
+        sys.exit(f"{script} said no step_avg and train_batch_tokens:\n{done.stderr[-2000:]}")
+    return {
+        "script": script.name,
+        "settings": list(settings),
+        "step_ms": float(step_ms[-1]),
+        "batch_tokens": int(batch_tokens[-1]),
+        "tokens_per_second": round(1e3 * int(batch_tokens[-1]) / float(step_ms[-1])),
+    }
+
+
+def main() -> None:
+    """Measure the ceiling, then every recipe, then what was asked for, and store the figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", nargs="+", required=True, metavar="RECIPE=FOLDER")
+    parser.add_argument("--steps", type=int, default=8, help="timed steps of each half")
+    parser.add_argument("--scaling", action="store_true")
+    parser.add_argument("--curve", action="store_true")
+    parser.add_argument("--peer", nargs="+", metavar=("PATH", "NAME=VALUE"), default=[])
+    parser.add_argument("--json", type=Path, default=RESULT)
+    args = parser.parse_args()
+    ceiling = matmul_flops(torch.bfloat16, CUDA, 8192)
+    figures: dict[str, Any] = {
+        "gpu": torch.cuda.get_device_name(),
+        "machine": describe_machine(),
+        "versions": describe_versions(),
+        "matmul_flops": ceiling,
+    }
+    print(f"bf16 8192^3 matmul: {ceiling / 1e12:.0f} TFLOP/s")
+    for pair in args.data:
+        name, _, folder = pair.partition("=")
+        figures[name] = measure(name, Path(folder), args.steps, ceiling)
+        show(name, figures[name])
+        write_json(args.json, figures)
+        if args.scaling:
+            figures[f"{name} scaling"] = scaling(name, Path(folder), args.steps, ceiling)
+            for other in figures[f"{name} scaling"]:
+                show(f"{name} {other['micro_batch_tokens']} x {other['seq_len']}", other)
+        if args.curve:
+            figures[f"{name} curve"] = loss_curve(name, Path(folder))
+            print(f"{name}: 50 losses differ by {figures[f'{name} curve']['worst_relative']:.2%}")
+        write_json(args.json, figures)
+    if args.peer:
+        _, _, folder = args.data[0].partition("=")
+        figures["peer"] = run_peer(Path(args.peer[0]), args.peer[1:], Path(folder))
+        print(f"{figures['peer']['script']}: {figures['peer']['tokens_per_second']:,} tokens/s")
+        write_json(args.json, figures)
+
+
+def show(name: str, figures: dict[str, Any]) -> None:
+    """Print the figures of a recipe, a line a phase."""
+    for label in ("plain", "looping"):
+        if label in figures:
+            phase = figures[label]
+            print(
+                f"{name} {label}: {phase['tokens_per_second']:,} tokens/s, "
+                f"{phase['matmul_share']:.1%} of the ceiling, "
+                f"{phase['peak_memory_bytes'] / 2**30:.1f} GiB, {phase['profile']['groups_ms']}"
+            )
+
+
+if __name__ == "__main__":
+    main()

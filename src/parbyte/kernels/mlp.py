@@ -1,0 +1,91 @@
+"""The MLP of a block: two matrices around a squared leaky ReLU.
+
+`plain_mlp` is the expression; `fused_mlp` computes it with the activation in the epilogues of two
+Triton products, which spares the wide activations several passes through memory.
+Shapes: N rows, D model_dim, F mlp_dim.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_ROWS, _COLUMNS, _DEPTH = 128, 256, 64
+_HOPPER = 9
+
+
+def mlp(x: Tensor, up_FD: Tensor, down_DF: Tensor, slope: float) -> Tensor:
+    """Return leaky_relu(x up^T, slope)^2 down^T for x of shape [..., D]."""
+    if _can_fuse(x, up_FD):
+        return fused_mlp(x.flatten(0, -2), up_FD, down_DF, slope).view_as(x)
+    return plain_mlp(x, up_FD, down_DF, slope)
+
+
+def fuses_on_this_machine() -> bool:
+    """Say whether `mlp` is fused in training, given bfloat16 and sizes that are whole tiles."""
+    return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= _HOPPER
+
+
+def plain_mlp(x: Tensor, up_FD: Tensor, down_DF: Tensor, slope: float) -> Tensor:
+    """Compute `mlp` as one expression. Source: openai/parameter-golf PR 493."""
+    return F.linear(F.leaky_relu(F.linear(x, up_FD), slope).square(), down_DF)
+
+
+def fused_mlp(x_ND: Tensor, up_FD: Tensor, down_DF: Tensor, slope: float) -> Tensor:
+    """Compute `mlp` in bfloat16 by two fused products; sizes are multiples of the tile."""
+    return _FusedMLP.apply(x_ND, up_FD, down_DF, slope)
+
+
+def _can_fuse(x: Tensor, up_FD: Tensor) -> bool:
+    if not (x.is_cuda and x.dtype == torch.bfloat16 and torch.is_grad_enabled()):
+        return False
+    num_rows, (num_columns, width) = x[..., 0].numel(), up_FD.shape
+    fits = num_rows % _ROWS == 0 and num_columns % _COLUMNS == 0 and width % _DEPTH == 0
+    return fits and torch.cuda.get_device_capability(x.device)[0] >= _HOPPER
+
+
+class _FusedMLP(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_ND: Tensor, up_FD: Tensor, down_DF: Tensor, slope: float) -> Tensor:
+        u_NF, h_NF = _up_and_square(x_ND, up_FD, slope)
+        ctx.save_for_backward(x_ND, up_FD, down_DF, u_NF, h_NF)
+        ctx.slope = slope
+        return F.linear(h_NF, down_DF)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
+        g_ND = grad_outputs[0].contiguous()
+        x_ND, up_FD, down_DF, u_NF, h_NF = ctx.saved_tensors
+        du_NF = _slope_of_square(g_ND, down_DF, u_NF, ctx.slope)
+        return du_NF @ up_FD, du_NF.mT @ x_ND, g_ND.mT @ h_NF, None
+
+
+@torch.library.custom_op("parbyte::up_and_square", mutates_args=())
+def _up_and_square(x_ND: Tensor, up_FD: Tensor, slope: float) -> tuple[Tensor, Tensor]:
+    if x_ND.is_cuda:
+        from parbyte.kernels.mlp_triton import up_and_square
+
+        return up_and_square(x_ND, up_FD, slope)
+    u_NF = F.linear(x_ND, up_FD)
+    return u_NF, F.leaky_relu(u_NF, slope).square()
+
+
+@_up_and_square.register_fake
+def _(x_ND: Tensor, up_FD: Tensor, slope: float) -> tuple[Tensor, Tensor]:
+    u_NF = x_ND.new_empty(x_ND.shape[0], up_FD.shape[0])
+    return u_NF, torch.empty_like(u_NF)
+
+
+@torch.library.custom_op("parbyte::slope_of_square", mutates_args=())
+def _slope_of_square(g_ND: Tensor, down_DF: Tensor, u_NF: Tensor, slope: float) -> Tensor:
+    if g_ND.is_cuda:
+        from parbyte.kernels.mlp_triton import slope_of_square
+
+        return slope_of_square(g_ND, down_DF, u_NF, slope)
+    return (g_ND @ down_DF) * 2.0 * torch.where(u_NF > 0, u_NF, u_NF * slope * slope)
+
+
+@_slope_of_square.register_fake
+def _(g_ND: Tensor, down_DF: Tensor, u_NF: Tensor, slope: float) -> Tensor:
+    return torch.empty_like(u_NF)
