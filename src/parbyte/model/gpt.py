@@ -21,7 +21,7 @@ from parbyte.model.config import ModelConfig
 from parbyte.model.embed import Embed, ValueEmbed
 from parbyte.model.init import initialize_
 from parbyte.model.lanes import LaneMatrix, project
-from parbyte.model.layers import drop, leaky_square, rms_norm, rotary_tables
+from parbyte.model.layers import drop, rms_norm, rotary_tables
 
 _TABLE_POSITIONS = 4096
 
@@ -93,7 +93,7 @@ class Block(nn.Module):
     def _mlp(self, x_BTD: Tensor, weights: BlockWeights) -> Tensor:
         up, down = weights.up, weights.down
         if isinstance(up, LaneMatrix) or isinstance(down, LaneMatrix):
-            return project(leaky_square(project(x_BTD, up), self.mlp_slope), down)
+            return project(F.leaky_relu(project(x_BTD, up), self.mlp_slope).square(), down)
         return mlp(x_BTD, up, down, self.mlp_slope)
 
 
