@@ -11,7 +11,7 @@ from parbyte.kernels.portable.code_mixer import USUAL_UNIT, code_table
 Symbols = NDArray[np.uint8]
 
 _HEADER_BYTES = 3
-# A symbol is at most 16 decisions; the odds follow whoever surprises them, so they cost about a bit.
+# A symbol is at most 16 decisions; the odds follow whoever surprises them: about a bit for each.
 _MOST_BYTES_PER_SYMBOL, _SPARE_BYTES = 4, 4096
 
 
