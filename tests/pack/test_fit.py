@@ -167,6 +167,7 @@ LEARNED = [
 ]
 
 
+@pytest.mark.slow
 def test_every_way_of_learning_is_seen_in_the_file_fills_the_cap_and_repeats_itself(
     weights: Weights, model_config: ModelConfig, training: Training
 ) -> None:

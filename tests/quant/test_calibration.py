@@ -100,7 +100,7 @@ def test_a_tensor_whose_errors_cost_more_gets_finer_steps(
     windows = training_windows(TrainingText(data_folder), 2_000, 32)
     before = step_factors(model, windows)
     with torch.no_grad():
-        model.blocks[1].mlp_scale.mul_(4.0)
+        model.get_parameter("blocks.1.mlp_scale").mul_(4.0)
     after = step_factors(model, windows)
     assert after["blocks.1.mlp.down"] < 0.8 * before["blocks.1.mlp.down"]
     assert all(0.25 <= factor <= 4.0 for factor in after.values())

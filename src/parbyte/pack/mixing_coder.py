@@ -11,7 +11,8 @@ from parbyte.kernels.portable.code_mixer import USUAL_UNIT, code_table
 Symbols = NDArray[np.uint8]
 
 _HEADER_BYTES = 3
-_MOST_BYTES_PER_SYMBOL = 4  # a binary decision costs 16 bits at the very most, and most cost one
+# A symbol is at most 16 decisions; the odds follow whoever surprises them: about a bit for each.
+_MOST_BYTES_PER_SYMBOL, _SPARE_BYTES = 4, 4096
 
 
 def encode_mixed(table_RC: Symbols) -> bytes:
@@ -19,7 +20,7 @@ def encode_mixed(table_RC: Symbols) -> bytes:
     centre = int(np.median(table_RC))
     numbers_RC = table_RC.astype(np.int16) - np.int16(centre)
     usual = max(1, min(65535, round(float(np.abs(numbers_RC).mean()) * USUAL_UNIT)))
-    data = np.zeros(_MOST_BYTES_PER_SYMBOL * table_RC.size + 16, np.uint8)
+    data = np.zeros(_MOST_BYTES_PER_SYMBOL * table_RC.size + _SPARE_BYTES, np.uint8)
     num_bytes = code_table(numbers_RC, usual, data, False)
     header = bytes([centre]) + usual.to_bytes(2, "little")
     return header + data[:num_bytes].tobytes().rstrip(b"\0")

@@ -62,10 +62,7 @@ class _Coder(NamedTuple):
 
 
 class _Table(NamedTuple):
-    """Sums over what has been coded of each column, and the last two rows, one place to the right.
-
-    near_2C: this row so far, and the row above; the reader swaps them by the parity of the row.
-    """
+    """Sums over what has been coded of each column; even and odd rows, one place to the right."""
 
     size_C: NDArray[np.int64]
     sign_C: NDArray[np.int64]
@@ -75,7 +72,7 @@ class _Table(NamedTuple):
 @compiled(is_entry=True)
 def code_table(
     table_RC: NDArray[np.int16], usual: int, data: NDArray[np.uint8], decoding: bool
-) -> int:
+) -> np.int64:
     """Write the table's bytes into data, or read the table from them; return how many there are.
 
     usual: mean size of a number in 1/256, at least 1, which the decoder must be told. Every number
@@ -213,7 +210,7 @@ def _pass(bit: int, share: int, coder: _Coder) -> int:
 
 
 @compiled()
-def _finish(coder: _Coder) -> int:
+def _finish(coder: _Coder) -> np.int64:
     """Write the fewest bytes that, with zeros behind them, lie in the last interval."""
     place, low, high = np.int64(coder.state[3]), coder.state[0], coder.state[1]
     for size in range(1, 5):
