@@ -20,6 +20,7 @@ BENCHMARKS = {
 }
 """Script -> what it measures."""
 ON_REQUEST = {
+    "eval_time": "every stage of a stack on the development text; needs a run folder",
     "gpu": "training on one GPU; needs --data, see its --help",
     "prepare": "a corpus to shards; needs a large --corpus to mean much",
 }
