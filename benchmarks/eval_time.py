@@ -109,7 +109,7 @@ def main() -> None:
     lanes = plan_lanes(documents, bos_id, args.lanes)
     with coding_arithmetic(1), tempfile.TemporaryDirectory() as folder:
         watch = Stopwatch()
-        bare = build_predictor(artifact, num_stages=0)
+        bare = build_predictor(replace(artifact, predict={**artifact.predict, "stack": []}))
         tape = Tape(bare, lanes, bos_id, Path(folder) / "rows")
         network_s = watch.elapsed_s()
         alone = row(lambda: tape, artifact, lanes)

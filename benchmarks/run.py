@@ -23,6 +23,7 @@ BENCHMARKS = {
 """Script -> what it measures."""
 ON_REQUEST = {
     "quantize": "ways to quantise against each other; needs a finished run folder",
+    "eval_time": "every stage of a stack on the development text; needs a run folder",
     "gpu": "training on one GPU; needs --data, see its --help",
     "exchange": "bitstreams between two machines; `make` here, `check` there",
     "train": "training on one GPU, where time goes, beside other scripts; needs --data",

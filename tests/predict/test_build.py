@@ -33,6 +33,11 @@ def test_settings_reach_the_predictor() -> None:
         ({"window": "wide"}, "predict.window"),
         ({"engine": "abacus"}, "predict.engine"),
         ({"windw": 64}, "predict.windw"),
+        ({"stack": [{"kind": "mix", "experts": []}]}, "experts"),
+        ({"stack": [{"kind": "mix", "experts": [{"kind": "ngram", "ordr": 3}]}]}, "ordr"),
+        ({"stack": [{"kind": "mix", "mode": "linear", "start_weight": 1.5}]}, "start_weight"),
+        ({"stack": [{"kind": "ngram", "order": 2, "lowest": 3}]}, "lowest"),
+        ({"stack": [{"kind": "tilt", "memory": "1 TB"}]}, "memory"),
     ],
 )
 def test_bad_settings_are_named(settings: dict[str, Any], named: str) -> None:

@@ -33,7 +33,7 @@ def _discount() -> Any:
 
 def _memory() -> Any:
     doc = "of the counts; when full, the older half of the text is forgotten"
-    return setting(64 << 20, low=1 << 16, high=1 << 35, unit="bytes", doc=doc)
+    return setting(64 << 20, low=1 << 16, high=1 << 32, unit="bytes", doc=doc)
 
 
 def _require_orders(lowest: int, order: int) -> None:
