@@ -43,14 +43,15 @@ def compiled(
         before = config.CACHE_DIR
         config.CACHE_DIR = str(folder or before)
         try:
-            return numba.njit(
-                cache=folder is not None,
-                fastmath=False,
-                nogil=True,
-                error_model="numpy",
-                no_cpython_wrapper=is_inner,
-                no_cfunc_wrapper=is_inner,
-            )(function)
+            options: dict[str, Any] = {
+                "cache": folder is not None,
+                "fastmath": False,
+                "nogil": True,
+                "error_model": "numpy",
+                "no_cpython_wrapper": is_inner,
+                "no_cfunc_wrapper": is_inner,
+            }
+            return numba.njit(**options)(function)
         finally:
             config.CACHE_DIR = before
 
