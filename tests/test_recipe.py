@@ -189,7 +189,7 @@ def test_deeply_nested_values_are_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_loop_that_turns_on_but_does_not_exist_is_refused() -> None:
-    with pytest.raises(RecipeError, match="'train.loop_at' is .*, but 'model.loop' is empty"):
+    with pytest.raises(RecipeError, match=r"'train.loop_at' is .*, but 'model.loop' is empty"):
         load_recipe("tiny", ["train.loop_at=0.35"])
     recipe = load_recipe("tiny", ["train.loop_at=0.35", "model.loop=[0, 1, 2]"])
     assert recipe.model.loop == (0, 1, 2)
