@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_ROWS, _COLUMNS, _DEPTH = 128, 256, 64
+TILE_N, TILE_F, TILE_D = 128, 256, 64
+"""What the sizes must be multiples of to be fused; found by trial on one H100."""
 _HOPPER = 9
 
 
@@ -41,7 +42,7 @@ def _can_fuse(x: Tensor, up_FD: Tensor) -> bool:
     if not (x.is_cuda and x.dtype == torch.bfloat16 and torch.is_grad_enabled()):
         return False
     num_rows, (num_columns, width) = x[..., 0].numel(), up_FD.shape
-    fits = num_rows % _ROWS == 0 and num_columns % _COLUMNS == 0 and width % _DEPTH == 0
+    fits = num_rows % TILE_N == 0 and num_columns % TILE_F == 0 and width % TILE_D == 0
     return fits and torch.cuda.get_device_capability(x.device)[0] >= _HOPPER
 
 

@@ -11,7 +11,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-TILE_N, TILE_F, TILE_D = 128, 256, 64
+from parbyte.kernels.mlp import TILE_D, TILE_F, TILE_N
+
 _NUM_WARPS, _NUM_STAGES = 8, 3
 
 
