@@ -41,6 +41,8 @@ class Mixer:
         False, doc="count each token once, not once for every window that holds it"
     )
 
+    learns: bool = setting(True, doc="count each batch once it is scored")
+
     def share(self, entropy_M: Tensor) -> Tensor:
         """Return the n-gram's share of the mixture."""
         return self.floor + self.span * torch.sigmoid(self.slope * (entropy_M - self.center))
@@ -131,6 +133,8 @@ def count_along(
             mixed_M = combine(tables, batch, reads, probs_M, base.entropy_M[part])
             nats_M = -mixed_M.clamp(min=_SMALLEST_PROB).log()
         nats.append(nats_M)
+        if not settings.learns:
+            continue
         if settings.counts_once:
             counted = _count_new(tables, settled, stream_N, counted, batch)
         else:

@@ -39,12 +39,16 @@ class InPlace:
 def trained_names(model: nn.Module, frozen_blocks: int) -> list[str]:
     """Return the parameters that PR 1430 trains when it freezes its first blocks by name.
 
-    The script keeps all matrices in banks outside the blocks: freezing `blocks.0.` to `blocks.9.`
-    freezes 20,560 numbers and trains the other 27,046,924.
+    The script keeps all matrices in banks, and the scales of value embeddings, outside the blocks:
+    freezing `blocks.0.` to `blocks.9.` freezes 20,560 numbers and trains the other 27,046,924.
     """
     prefixes = tuple(f"blocks.{block}." for block in range(frozen_blocks))
-    names = [name for name, _ in model.named_parameters()]
-    return [n for n in names if not (n.startswith(prefixes) and role_of(n) is Role.SCALAR)]
+
+    def is_frozen(name: str) -> bool:
+        is_vector = role_of(name) is Role.SCALAR and not name.endswith("value_scale")
+        return name.startswith(prefixes) and is_vector
+
+    return [name for name, _ in model.named_parameters() if not is_frozen(name)]
 
 
 def train_in_place(model: GPT, stream_N: Tensor, windows: Windows, settings: InPlace) -> Claimed:
