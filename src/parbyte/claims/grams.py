@@ -35,12 +35,12 @@ def hashed_keys(tokens: Tensor, max_order: int, buckets: int, primes: Sequence[i
 
 
 def exact_keys(stream_N: Tensor, max_order: int) -> KeySource:
-    """Number the distinct n-grams of a stream: keys that never collide, fewer than N of each order.
+    """Number the distinct n-grams of a stream: keys that never collide, at most N of an order.
 
     The numbers come from the whole stream, but say of two places only whether they are equal.
     """
     numbers = [stream_N]
-    for order in range(2, max_order + 1):
+    for order in range(2, min(max_order, len(stream_N)) + 1):
         pairs = numbers[-1][: len(stream_N) - order + 1] * (int(stream_N.max()) + 1)
         numbers.append(torch.unique(pairs + stream_N[order - 1 :], return_inverse=True)[1])
 

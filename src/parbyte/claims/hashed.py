@@ -117,7 +117,7 @@ def count_along(
 ) -> Claimed:
     """Go through a claim's batches: price each by what the tables hold, then count its windows."""
     settled = keys if keys is not None else _hashed(stream_N, settings)
-    buckets = settings.buckets if keys is None else len(stream_N)
+    buckets = settings.buckets if keys is None else max(len(stream_N), vocab_size)
     tables, rank, counted, done, nats = None, -1, 0, 0, [base.nats_M[:0]]
     for batch in windows.batches(stream_N):
         if tables is None or batch.rank != rank:
