@@ -121,9 +121,7 @@ def sum_over_vocabulary(mixer: Mixer, num_tokens: int, contexts: int = 64) -> fl
     generator = torch.Generator().manual_seed(1)
     text_N = torch.randint(0, VOCAB, (num_tokens,), generator=generator)
     tables = Tables.empty(VOCAB, mixer.max_order, mixer.buckets, text_N.device)
-    for order, context_P, full_P in hashed_keys(
-        text_N, mixer.max_order, mixer.buckets, mixer.primes
-    ):
+    for order, context_P, full_P in mixer.keys(text_N):
         tables.count(order, context_P, full_P)
     tables.count_tokens(text_N)
     past = torch.randint(0, VOCAB, (contexts, 1, mixer.max_order - 1), generator=generator)

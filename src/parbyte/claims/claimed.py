@@ -76,11 +76,12 @@ class Claimed:
 
 
 def joined(parts: Sequence[Claimed]) -> Claimed:
-    """Return one ledger of several, in their order."""
+    """Return one ledger of several, in their order; an empty one of none."""
+    none = torch.zeros(0, dtype=torch.float64)
     return Claimed(
-        nats_M=torch.cat([part.nats_M for part in parts]),
-        positions_M=torch.cat([part.positions_M for part in parts]),
-        entropy_M=torch.cat([part.entropy_M for part in parts]),
+        nats_M=torch.cat([part.nats_M for part in parts] or [none]),
+        positions_M=torch.cat([part.positions_M for part in parts] or [none.long()]),
+        entropy_M=torch.cat([part.entropy_M for part in parts] or [none]),
     )
 
 

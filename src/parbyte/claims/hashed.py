@@ -15,7 +15,7 @@ from torch import Tensor
 
 from parbyte.base.settings import setting
 from parbyte.claims.claimed import Claimed
-from parbyte.claims.grams import PRIMES, KeySource, Tables, hashed_keys
+from parbyte.claims.grams import PRIMES, Keys, KeySource, Tables, hashed_keys
 from parbyte.claims.windows import Batch, Windows
 
 _SMALLEST_PROB = 1e-12
@@ -40,8 +40,11 @@ class Mixer:
     counts_once: bool = setting(
         False, doc="count each token once, not once for every window that holds it"
     )
-
     learns: bool = setting(True, doc="count each batch once it is scored")
+
+    def keys(self, tokens: Tensor) -> Keys:
+        """Yield the keys of all n-grams along the last axis of int64[..., N]."""
+        return hashed_keys(tokens, self.max_order, self.buckets, self.primes)
 
     def share(self, entropy_M: Tensor) -> Tensor:
         """Return the n-gram's share of the mixture."""
@@ -116,8 +119,8 @@ def count_along(
     packed_N: Tensor | None = None,
 ) -> Claimed:
     """Go through a claim's batches: price each by what the tables hold, then count its windows."""
-    settled = keys if keys is not None else _hashed(stream_N, settings)
     buckets = settings.buckets if keys is None else max(len(stream_N), vocab_size)
+    source = keys or (lambda start, stop: settings.keys(stream_N[start:stop]))
     tables, rank, counted, done, nats = None, -1, 0, 0, [base.nats_M[:0]]
     for batch in windows.batches(stream_N):
         if tables is None or batch.rank != rank:
@@ -128,7 +131,7 @@ def count_along(
         part = slice(done, done + len(batch.positions_M))
         nats_M, done = base.nats_M[part], part.stop
         if tables.tokens_seen >= settings.min_tokens:
-            reads = _read(tables, settled, batch)
+            reads = _read(tables, source, batch)
             probs_M = nats_M.neg().exp().clamp(min=_SMALLEST_PROB)
             mixed_M = combine(tables, batch, reads, probs_M, base.entropy_M[part])
             nats_M = -mixed_M.clamp(min=_SMALLEST_PROB).log()
@@ -136,16 +139,10 @@ def count_along(
         if not settings.learns:
             continue
         if settings.counts_once:
-            counted = _count_new(tables, settled, stream_N, counted, batch)
+            counted = _count_new(tables, source, stream_N, counted, batch)
         else:
             _count_windows(tables, stream_N, batch, settings)
     return base.priced(torch.cat(nats))
-
-
-def _hashed(stream_N: Tensor, settings: Mixer) -> KeySource:
-    return lambda start, stop: hashed_keys(
-        stream_N[start:stop], settings.max_order, settings.buckets, settings.primes
-    )
 
 
 def _read(tables: Tables, keys: KeySource, batch: Batch) -> Iterator[Read]:
@@ -160,9 +157,7 @@ def _read(tables: Tables, keys: KeySource, batch: Batch) -> Iterator[Read]:
 
 
 def _count_text(tables: Tables, text_N: Tensor, settings: Mixer) -> None:
-    for order, context, full in hashed_keys(
-        text_N, settings.max_order, settings.buckets, settings.primes
-    ):
+    for order, context, full in settings.keys(text_N):
         tables.count(order, context, full)
     tables.count_tokens(text_N)
 
@@ -184,7 +179,7 @@ def _count_windows(tables: Tables, stream_N: Tensor, batch: Batch, settings: Mix
     """Count the batch's windows, joined to one text: a token as often as windows hold it.
 
     Where all windows are full, the n-grams inside them are those of the stretch they cover, each as
-    often as windows hold it; those over a join of two windows stand for themselves.
+    often as windows hold it; those over a join of two windows are counted one by one.
     """
     inputs_BL = batch.inputs_BL
     window, reach = inputs_BL.shape[1], settings.max_order - 1
@@ -195,10 +190,8 @@ def _count_windows(tables: Tables, stream_N: Tensor, batch: Batch, settings: Mix
     first = int(starts_B[0])
     covered_N = stream_N[first : int(starts_B[-1]) + window]
     joins = torch.cat([inputs_BL[:-1, window - reach :], inputs_BL[1:, :reach]], dim=1)
-    over_joins = hashed_keys(joins, settings.max_order, settings.buckets, settings.primes)
-    for order, context_P, full_P in hashed_keys(
-        covered_N, settings.max_order, settings.buckets, settings.primes
-    ):
+    over_joins = settings.keys(joins)
+    for order, context_P, full_P in settings.keys(covered_N):
         edge_P = covered_N.new_zeros(len(covered_N) + 1, dtype=torch.float32)
         edge_P[starts_B - first] += 1.0
         edge_P[starts_B - first + window - order + 1] -= 1.0

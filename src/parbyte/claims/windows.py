@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from parbyte.base.settings import require, setting
-from parbyte.claims.claimed import Base, Claimed, nats_and_entropy
+from parbyte.claims.claimed import Base, Claimed, joined, nats_and_entropy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,20 +114,13 @@ Fit = Callable[[Batch, Tensor], Tensor]
 
 def claim(model: Base, batches: Iterable[Batch], fit: Fit) -> Claimed:
     """Score batch by batch through a fit."""
-    nats, entropies, positions = [], [], []
+    parts = []
     for batch in batches:
         with torch.no_grad():
             hidden_BLD = model.hidden(batch.inputs_BL)
         nats_M, entropy_M = nats_and_entropy(fit(batch, hidden_BLD), batch.answers_M)
-        nats.append(nats_M)
-        entropies.append(entropy_M)
-        positions.append(batch.positions_M)
-    none = torch.zeros(0)
-    return Claimed(
-        nats_M=torch.cat(nats or [none.double()]),
-        positions_M=torch.cat(positions or [none.long()]),
-        entropy_M=torch.cat(entropies or [none.double()]),
-    )
+        parts.append(Claimed(nats_M=nats_M, positions_M=batch.positions_M, entropy_M=entropy_M))
+    return joined(parts)
 
 
 def sliding(model: Base, stream_N: Tensor, windows: Windows) -> Claimed:
