@@ -17,10 +17,12 @@ BENCHMARKS = {
     "overhead": "train() against a bare loop",
     "pack": "every coder of weights against the entropy",
     "audit": "wrong twins and honest scorers under every check: docs/audit-matrix.md",
+    "claims": "every specimen of the claims room under every check: docs/claims.md",
 }
 """Script -> what it measures."""
 ON_REQUEST = {
     "gpu": "training on one GPU; needs --data, see its --help",
+    "null_test": "hashed n-gram mixers on noise; minutes, and gigabytes of tables",
     "prepare": "a corpus to shards; needs a large --corpus to mean much",
 }
 

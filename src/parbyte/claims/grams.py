@@ -9,7 +9,7 @@ Shapes: N tokens, P n-grams of one order, R buckets.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -61,10 +61,6 @@ class Tables:
     unigram_V: Tensor
     tokens_seen: int = 0
     """How often a token was counted; the same one perhaps many times."""
-    _one: Tensor = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._one = self.context.new_ones(())
 
     @classmethod
     def empty(cls, vocab_size: int, max_order: int, buckets: int, device: torch.device) -> "Tables":
@@ -78,7 +74,7 @@ class Tables:
 
     def count(self, order: int, context: Tensor, full: Tensor, times: Tensor | None = None) -> None:
         """Count n-grams of one order by their keys, each `times` times (float32, default once)."""
-        times = self._one if times is None else times
+        times = self.context.new_ones(()) if times is None else times
         times = times.expand(context.shape).reshape(-1)
         self.context[order - 2].scatter_add_(0, context.reshape(-1), times)
         self.full[order - 2].scatter_add_(0, full.reshape(-1), times)
@@ -86,7 +82,7 @@ class Tables:
     def count_tokens(self, tokens: Tensor) -> None:
         """Count single tokens."""
         tokens = tokens.reshape(-1)
-        self.unigram_V.scatter_add_(0, tokens, self._one.expand(tokens.shape))
+        self.unigram_V.scatter_add_(0, tokens, self.unigram_V.new_ones(tokens.shape))
         self.tokens_seen += len(tokens)
 
     def read(self, order: int, context: Tensor, full: Tensor) -> tuple[Tensor, Tensor]:
