@@ -19,6 +19,7 @@ BENCHMARKS = {
     "compressors": "archives against xz, zstd, brotli, bzip2 and PPMd on the demo's held-out text",
     "memory": "peak memory of compressing 400 MB from a pipe",
     "audit": "wrong twins and honest scorers under every check: docs/audit-matrix.md",
+    "claims": "every specimen of the claims room under every check: docs/claims.md",
 }
 """Script -> what it measures."""
 ON_REQUEST = {
@@ -27,6 +28,7 @@ ON_REQUEST = {
     "gpu": "training on one GPU; needs --data, see its --help",
     "exchange": "bitstreams between two machines; `make` here, `check` there",
     "train": "training on one GPU, where time goes, beside other scripts; needs --data",
+    "null_test": "hashed n-gram mixers on noise; minutes, and gigabytes of tables",
     "prepare": "a corpus to shards; needs a large --corpus to mean much",
 }
 
