@@ -55,8 +55,19 @@ GROUPS = (
 )
 NUM_TOP = 40
 CURVE_STEPS = 50
-CURVE_MODEL = {"num_layers": 4, "model_dim": 256, "num_heads": 4, "num_kv_heads": 2, "loop": ()}
-CURVE_TRAIN = {"batch_tokens": 8192, "seq_len": 512, "micro_batch_tokens": 0, "loop_at": 0.0}
+CURVE_MODEL: dict[str, Any] = {
+    "num_layers": 4,
+    "model_dim": 256,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "loop": (),
+}
+CURVE_TRAIN: dict[str, Any] = {
+    "batch_tokens": 8192,
+    "seq_len": 512,
+    "micro_batch_tokens": 0,
+    "loop_at": 0.0,
+}
 
 
 class Candidate:

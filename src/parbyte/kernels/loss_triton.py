@@ -4,6 +4,9 @@ One program a row, which holds the whole row in registers. Only kernels.loss imp
 late. Shapes: N rows, V vocab.
 """
 
+# Triton comes with torch for CUDA only.
+# pyright: reportMissingImports=false
+
 import torch
 import triton
 import triton.language as tl

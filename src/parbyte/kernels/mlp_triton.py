@@ -5,6 +5,9 @@ results travel through tensor descriptors (TMA). Only kernels.mlp imports this f
 Shapes: N rows, D model_dim, F mlp_dim; all multiples of the tile.
 """
 
+# Triton comes with torch for CUDA only.
+# pyright: reportMissingImports=false
+
 import torch
 import triton
 import triton.language as tl
