@@ -192,20 +192,17 @@ class GPT(nn.Module):
             softcap=self.config.softcap,
         )
 
-    def loss(self, hidden_BTD: Tensor, targets_BT: Tensor) -> Tensor:
+    def forward(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Return the mean cross-entropy in nats over targets that are not -100."""
+        hidden = self.hidden(inputs_BT)
         return softcapped_cross_entropy(
-            hidden_BTD.flatten(0, 1),
-            self._head().to(hidden_BTD.dtype),
+            hidden.flatten(0, 1),
+            self._head().to(hidden.dtype),
             self.logit_bias,
             targets_BT.flatten(),
             scale=self.config.logit_scale,
             softcap=self.config.softcap,
         )
-
-    def forward(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        """Return the `loss` of the hidden states after these inputs."""
-        return self.loss(self.hidden(inputs_BT), targets_BT)
 
     def _layers(self) -> Sequence[Block]:
         return cast("Sequence[Block]", self.blocks)
