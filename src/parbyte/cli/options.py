@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from parbyte.base.errors import DataError
+from parbyte.codec.bitstream import MAX_LANES
 from parbyte.run_folder import ARTIFACT_FILE
 
 RecipeArgument = Annotated[
@@ -27,7 +28,7 @@ ModelArgument = Annotated[
     Path, typer.Argument(metavar="MODEL", help="An artifact (model.parbyte) or a run folder.")
 ]
 LanesOption = Annotated[
-    int, typer.Option(min=1, max=1024, help="Streams coded side by side: more are faster.")
+    int, typer.Option(min=1, max=MAX_LANES, help="Streams coded side by side: more are faster.")
 ]
 ThreadsOption = Annotated[int, typer.Option(min=1, max=256, help="CPU threads.")]
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parbyte.kernels.attention import causal_attention
+from parbyte.kernels.filled_attention import filled_attention
 from parbyte.model.config import ModelConfig
 from parbyte.model.layers import norm_and_rotate
 
@@ -39,7 +40,9 @@ class Span:
 
     cos, sin: float32[T, 1, K]. mask: bool[B, 1, T, S] or None for plain causality. start: positions
     already in the cache. value_embed_BTGK: added to the values of the layers that want it.
-    dropout: share of each layer's output to drop; 0 outside training.
+    dropout: share of each layer's output to drop; 0 outside training. filled: of the one new
+    position in a cache of fixed shapes: its place, int64[1], and the first one that each lane sees,
+    int64[B]; it stands for mask and start.
     """
 
     cos: Tensor
@@ -48,6 +51,7 @@ class Span:
     start: int = 0
     value_embed_BTGK: Tensor | None = None
     dropout: float = 0.0
+    filled: tuple[Tensor, Tensor] | None = None
 
 
 class Attention(nn.Module):
@@ -92,10 +96,17 @@ class Attention(nn.Module):
         q_BHTK = qk_BTHK[:, :, : self.num_heads].transpose(1, 2)
         k_BGSK = qk_BTHK[:, :, self.num_heads :].transpose(1, 2)
         v_BGSK = v_BTGK.transpose(1, 2)
-        if store is not None:
-            k_BGSK = _append(store[0], k_BGSK, span.start)
-            v_BGSK = _append(store[1], v_BGSK, span.start)
-        y_BTHK = causal_attention(q_BHTK, k_BGSK, v_BGSK, mask=span.mask).transpose(1, 2)
+        if store is not None and span.filled is not None:
+            keys_BGSK, values_BGSK = store
+            keys_BGSK.index_copy_(2, span.filled[0], k_BGSK)
+            values_BGSK.index_copy_(2, span.filled[0], v_BGSK)
+            y_BHTK = filled_attention(q_BHTK, keys_BGSK, values_BGSK, *span.filled)
+        else:
+            if store is not None:
+                k_BGSK = _append(store[0], k_BGSK, span.start)
+                v_BGSK = _append(store[1], v_BGSK, span.start)
+            y_BHTK = causal_attention(q_BHTK, k_BGSK, v_BGSK, mask=span.mask)
+        y_BTHK = y_BHTK.transpose(1, 2)
         if self.is_exclusive:
             y_BTHK = exclude_own_value(y_BTHK, v_BTGK)
         return F.linear(y_BTHK.reshape(num_lanes, num_new, -1), weights.out)

@@ -3,7 +3,7 @@
 Shapes: B lanes, G key/value heads, K head_dim, D model_dim.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ class Cache:
     tokens up to each position. last_token: int64[B, 1] and last_embed: [B, 1, D] are those of
     position length - 1. cos, sin: float32[capacity, 1, K]. weights: the blocks' matrices as
     they were when the cache was made: a cache belongs to those weights.
+    position_1: int64[1], `length` as the device knows it. first_B: int64[B], the position of the
+    last BOS, 0 without one or without a document mask. is_fixed: a call with one new position has
+    the same shapes at every position, so that a CUDA graph can hold it.
     """
 
     capacity: int
@@ -33,10 +36,41 @@ class Cache:
     cos: Tensor
     sin: Tensor
     weights: list[BlockWeights]
+    position_1: Tensor
+    first_B: Tensor
+    is_fixed: bool = False
     length: int = 0
 
     def reset(self) -> None:
         """Forget every position."""
         self.length = 0
-        self.last_token = torch.full_like(self.last_token, NO_TOKEN)
-        self.last_embed = torch.zeros_like(self.last_embed)
+        self.last_token.fill_(NO_TOKEN)
+        self.last_embed.zero_()
+        self.position_1.zero_()
+        self.first_B.zero_()
+
+    def advance(self, tokens_BT: Tensor, embed_BTD: Tensor) -> None:
+        """Count T positions whose keys and values were written, and keep the last of them."""
+        self.length += tokens_BT.shape[1]
+        self.position_1 += tokens_BT.shape[1]
+        self.last_token.copy_(tokens_BT[:, -1:])
+        self.last_embed.copy_(embed_BTD[:, -1:])
+
+    def note_documents(self, is_bos_BT: Tensor) -> None:
+        """Move `first_B` to the last BOS of T positions that are about to be written."""
+        place_T = self.position_1 + torch.arange(is_bos_BT.shape[1], device=is_bos_BT.device)
+        last_B = torch.where(is_bos_BT, place_T, 0).amax(1)
+        self.first_B.copy_(torch.maximum(self.first_B, last_B))
+
+    def part(self, lanes: slice) -> "Cache":
+        """Return the cache of some lanes: it writes to this one's buffers, but counts alone."""
+        return replace(
+            self,
+            keys=[buffer[lanes] for buffer in self.keys],
+            values=[buffer[lanes] for buffer in self.values],
+            documents=self.documents[lanes],
+            last_token=self.last_token[lanes],
+            last_embed=self.last_embed[lanes],
+            position_1=self.position_1.clone(),
+            first_B=self.first_B[lanes],
+        )

@@ -126,8 +126,11 @@ class GPT(nn.Module):
         """Choose the share of activations that training drops; `eval()` drops none."""
         self.dropout = share
 
-    def new_cache(self, num_lanes: int, capacity: int) -> Cache:
-        """Return an empty cache for `capacity` positions, bound to the weights of this moment."""
+    def new_cache(self, num_lanes: int, capacity: int, *, fixed: bool = False) -> Cache:
+        """Return an empty cache for `capacity` positions, bound to the weights of this moment.
+
+        fixed: see Cache.is_fixed.
+        """
         config, dtype, device = self.config, self.compute_dtype, self.embed.table.device
         shape = (num_lanes, config.num_kv_heads, capacity, config.head_dim)
         cos, sin = self._rotary(capacity)
@@ -143,6 +146,9 @@ class GPT(nn.Module):
             cos=cos,
             sin=sin,
             weights=weights,
+            position_1=torch.zeros(1, dtype=torch.int64, device=device),
+            first_B=torch.zeros(num_lanes, dtype=torch.int64, device=device),
+            is_fixed=fixed,
         )
 
     def hidden(self, tokens_BT: Tensor, cache: Cache | None = None) -> Tensor:
@@ -161,8 +167,7 @@ class GPT(nn.Module):
         span = self._span(tokens_BT, cache)
         x_BTD = self._run_blocks(drop(start_BTD, span.dropout), span, cache)
         if cache is not None:
-            cache.length += tokens_BT.shape[1]
-            cache.last_token, cache.last_embed = tokens_BT[:, -1:], embed_BTD[:, -1:]
+            cache.advance(tokens_BT, embed_BTD)
         return rms_norm(x_BTD)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -208,6 +213,13 @@ class GPT(nn.Module):
         value_embed = None
         if self.value_embed is not None:
             value_embed = self.value_embed(tokens_BT, dtype)
+        if cache is not None and self.config.document_mask:
+            cache.note_documents(tokens_BT == self.config.bos_id)
+        if cache is not None and cache.is_fixed and num_new == 1:
+            at_1 = cache.position_1
+            cos, sin = cache.cos.index_select(0, at_1), cache.sin.index_select(0, at_1)
+            filled = (at_1, cache.first_B)
+            return Span(cos, sin, filled=filled, value_embed_BTGK=value_embed)
         if cache is None:
             start, (cos, sin) = 0, self._rotary(num_new)
         else:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import torch
+
 from parbyte.base.errors import ArtifactError, RecipeError
 from parbyte.base.settings import read_table
 from parbyte.model.gpt import GPT
@@ -40,4 +42,5 @@ def build_predictor(artifact: PredictiveArtifact) -> Predictor:
         from parbyte.predict.portable import PortablePredictor  # it loads the compiler
 
         return PortablePredictor(artifact.model, window=settings.window, stride=settings.stride)
+    artifact.model.set_compute_dtype(getattr(torch, settings.dtype))
     return NeuralPredictor(artifact.model, window=settings.window, stride=settings.stride)

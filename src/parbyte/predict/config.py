@@ -20,6 +20,11 @@ class PredictConfig:
         choices=("torch", "portable"),
         doc="arithmetic of codec and score; portable: the same bits on every machine",
     )
+    dtype: str = setting(
+        "float32",
+        choices=("float32", "bfloat16"),
+        doc="of the torch engine's activations, matrices and cache; part of the law",
+    )
 
     def __post_init__(self) -> None:
         require(
@@ -27,4 +32,10 @@ class PredictConfig:
             "predict.stride",
             got=self.stride,
             want=f"at most predict.window ({self.window})",
+        )
+        require(
+            self.dtype == "float32" or self.engine == "torch",
+            "predict.dtype",
+            got=self.dtype,
+            want="float32 with the portable engine",
         )

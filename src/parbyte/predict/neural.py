@@ -17,46 +17,52 @@ Shapes: B lanes, T positions, C inputs before the chunk, D model_dim, V vocab.
 import torch
 from torch import Tensor
 
-from parbyte.model.cache import Cache
 from parbyte.model.gpt import GPT
 from parbyte.predict.predictor import Predictor
+from parbyte.predict.steps import FixedSteps, GrowingSteps, Steps
 
 
 class NeuralPredictor(Predictor):
     """The artifact's network as a predictor: `step` keeps a KV cache, `log_probs` needs none."""
 
-    def __init__(self, model: GPT, *, window: int, stride: int) -> None:
+    def __init__(self, model: GPT, *, window: int, stride: int, fixed: bool | None = None) -> None:
+        """Bind a model where it is and in the dtype that it computes in.
+
+        fixed: step with shapes that never change (predict.steps); None: on a GPU.
+        """
         assert 1 <= stride <= window
         self.vocab_size = model.config.vocab_size
         self.chunk = stride
-        self._model = model
-        self._window = window
-        self._device = next(model.parameters()).device
+        self.model = model
+        self.window = window
+        self.device = next(model.parameters()).device
+        self._fixed = self.device.type == "cuda" if fixed is None else fixed
+        self._steps: Steps | None = None
         self.restore()
 
     @torch.inference_mode()
     def log_probs(self, tokens_BT: Tensor) -> Tensor:
         """See Predictor. One parallel forward over the context and the chunk's inputs."""
         num_tokens = tokens_BT.shape[1]
-        hidden_BTD = self._model.hidden(self._inputs(tokens_BT))[:, -num_tokens:]
-        return self._model.logits(hidden_BTD).log_softmax(-1)
+        hidden_BTD = self.model.hidden(self._inputs(tokens_BT))[:, -num_tokens:]
+        return self.model.logits(hidden_BTD).log_softmax(-1)
 
     @torch.inference_mode()
     def step(self, last_B: Tensor) -> Tensor:
-        """See Predictor. One position through the cache."""
-        last_B1 = last_B.to(self._device)[:, None]
-        cache = self._cache if self._in_chunk and self._cache else self._open_chunk(len(last_B))
+        """See Predictor. One position through the cache; on a GPU nothing waits for it."""
+        last_B1 = last_B.to(self.device, non_blocking=True)[:, None]
+        if not self._in_chunk or self._steps is None:
+            self._steps = self._open_chunk(len(last_B))
         assert len(self._cached) <= self.chunk, "observe() comes after `chunk` steps"
-        hidden_BTD = self._model.hidden(last_B1, cache)
         self._cached.append(last_B1)
-        return self._model.logits(hidden_BTD[:, 0]).log_softmax(-1)
+        return self._steps.step(last_B1).log_softmax(-1)
 
     @torch.inference_mode()
     def observe(self, chunk_BT: Tensor) -> None:
         """See Predictor. The window moves on; the cache waits for the next `step`."""
         inputs_BC = self._inputs(chunk_BT)
-        self._context_BC = inputs_BC[:, max(0, inputs_BC.shape[1] - self._window + self.chunk) :]
-        self._first_B1 = chunk_BT[:, -1:].to(self._device)
+        self._context_BC = inputs_BC[:, max(0, inputs_BC.shape[1] - self.window + self.chunk) :]
+        self._first_B1 = chunk_BT[:, -1:].to(self.device)
         self._in_chunk = False
 
     def restore(self) -> None:
@@ -64,28 +70,35 @@ class NeuralPredictor(Predictor):
         self._context_BC: Tensor | None = None
         self._first_B1: Tensor | None = None
         self._in_chunk = False
-        self._cache: Cache | None = None
         self._cached: list[Tensor] = []
+
+    def twin(self) -> "NeuralPredictor":
+        """See Predictor. Both read the same weights."""
+        return NeuralPredictor(
+            self.model, window=self.window, stride=self.chunk, fixed=self._fixed
+        )
 
     def _inputs(self, tokens_BT: Tensor) -> Tensor:
         """Return context and chunk inputs int64[B, C + T]; a chunk's last token is no input."""
         context_BC, first_B1 = self._past(len(tokens_BT))
-        return torch.cat([context_BC, first_B1, tokens_BT[:, :-1].to(self._device)], dim=1)
+        return torch.cat([context_BC, first_B1, tokens_BT[:, :-1].to(self.device)], dim=1)
 
     def _past(self, num_lanes: int) -> tuple[Tensor, Tensor]:
         """Return the context int64[B, C] and the chunk's first input int64[B, 1]."""
         if self._context_BC is None or self._first_B1 is None:
-            bos_B1 = torch.full((num_lanes, 1), self._model.config.bos_id, device=self._device)
+            bos_B1 = torch.full((num_lanes, 1), self.model.config.bos_id, device=self.device)
             return bos_B1[:, :0], bos_B1
         return self._context_BC, self._first_B1
 
-    def _open_chunk(self, num_lanes: int) -> Cache:
-        """Make the cache hold the context and nothing else; it often does so already."""
+    def _open_chunk(self, num_lanes: int) -> Steps:
+        """Return steps whose cache holds the context and nothing else; it often does so already."""
         context_BC, _ = self._past(num_lanes)
-        cache = self._cache or self._model.new_cache(num_lanes, self._window)
+        steps = self._steps
+        if steps is None or self._num_lanes != num_lanes:
+            kind = FixedSteps if self._fixed else GrowingSteps
+            steps, self._num_lanes = kind(self.model, num_lanes, self.window), num_lanes
+            self._cached = []
         if not self._cached or not torch.equal(torch.cat(self._cached, dim=1), context_BC):
-            cache.reset()
-            if context_BC.shape[1]:
-                self._model.hidden(context_BC, cache)
-        self._cache, self._cached, self._in_chunk = cache, [context_BC], True
-        return cache
+            steps.fill(context_BC)
+        self._cached, self._in_chunk = [context_BC], True
+        return steps

@@ -67,3 +67,10 @@ class Predictor(ABC):
         An implementation that keeps the default `step` calls super().restore().
         """
         self._pending = ()
+
+    def twin(self) -> "Predictor | None":
+        """Return a second predictor with the same law and a past of its own.
+
+        None where lanes are not independent of each other, or where nothing would be gained.
+        """
+        return None
