@@ -1,6 +1,6 @@
 """From an artifact and a text to a measured ledger: what `score` and the pipeline share.
 
-A text is measured in the frames, lanes and threads in which the codec codes it, so that measured
+A text is measured on the device and in the frames, lanes and threads in which the codec codes it, so that measured
 and coded numbers differ by arithmetic and overhead alone.
 """
 
@@ -56,12 +56,13 @@ def measure_file(
 def _measure_frames(
     artifact: "Artifact", frames: "Iterable[list[Ids]]", config: CodecConfig, console: Console
 ) -> "Ledger":
-    from parbyte.codec.conditions import coding_arithmetic
+    from parbyte.codec.conditions import coding_arithmetic, place
     from parbyte.predict.build import build_predictor
     from parbyte.score.ledger import ledger_of
     from parbyte.score.measure import measure
     from parbyte.text.lanes import plan_lanes
 
+    place(artifact, config.device)
     tokenizer, predictor = artifact.tokenizer, build_predictor(artifact)
     scores = []
     with coding_arithmetic(config.threads):

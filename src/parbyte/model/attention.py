@@ -77,8 +77,10 @@ class Attention(nn.Module):
         weights: BlockWeights,
         span: Span,
         store: tuple[Tensor, Tensor] | None,
+        num_wanted: int = 0,
     ) -> Tensor:
-        """Return this layer's attention output [B, T, D].
+        """Return this layer's attention output [B, T, D], for the last `num_wanted` positions only
+        if that is not 0.
 
         store: this layer's key and value buffers [B, G, capacity, K], written at
         span.start .. span.start + T; None attends inside the call only.
@@ -105,11 +107,12 @@ class Attention(nn.Module):
             if store is not None:
                 k_BGSK = _append(store[0], k_BGSK, span.start)
                 v_BGSK = _append(store[1], v_BGSK, span.start)
-            y_BHTK = causal_attention(q_BHTK, k_BGSK, v_BGSK, mask=span.mask)
+            mask = None if span.mask is None else span.mask[:, :, -num_wanted:]
+            y_BHTK = causal_attention(q_BHTK[:, :, -num_wanted:], k_BGSK, v_BGSK, mask=mask)
         y_BTHK = y_BHTK.transpose(1, 2)
         if self.is_exclusive:
-            y_BTHK = exclude_own_value(y_BTHK, v_BTGK)
-        return F.linear(y_BTHK.reshape(num_lanes, num_new, -1), weights.out)
+            y_BTHK = exclude_own_value(y_BTHK, v_BTGK[:, -num_wanted:])
+        return F.linear(y_BTHK.flatten(2), weights.out)
 
 
 def exclude_own_value(y_BTHK: Tensor, v_BTGK: Tensor) -> Tensor:

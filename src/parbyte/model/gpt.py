@@ -74,13 +74,17 @@ class Block(nn.Module):
         weights: BlockWeights,
         span: Span,
         store: tuple[Tensor, Tensor] | None,
+        num_wanted: int = 0,
     ) -> Tensor:
-        """Return the stream [B, T, D] after this layer; start_BTD is the stream before layer 0."""
+        """Return the stream [B, T, D] after this layer; start_BTD is the stream before layer 0.
+
+        num_wanted: return the last positions only; 0 is all.
+        """
         if weights.mix is not None:
             keep_D, start_D = weights.mix
             x_BTD = torch.addcmul(keep_D * x_BTD, start_D, start_BTD)
-        attended_BTD = self.attn(rms_norm(x_BTD), weights, span, store)
-        x_BTD = x_BTD + drop(attended_BTD, span.dropout)
+        attended_BTD = self.attn(rms_norm(x_BTD), weights, span, store, num_wanted)
+        x_BTD = x_BTD[:, -num_wanted:] + drop(attended_BTD, span.dropout)
         hidden = leaky_square(F.linear(rms_norm(x_BTD), weights.up), self.mlp_slope)
         return x_BTD + drop(F.linear(hidden, weights.down), span.dropout)
 
@@ -151,11 +155,14 @@ class GPT(nn.Module):
             is_fixed=fixed,
         )
 
-    def hidden(self, tokens_BT: Tensor, cache: Cache | None = None) -> Tensor:
+    def hidden(
+        self, tokens_BT: Tensor, cache: Cache | None = None, *, num_last: int = 0
+    ) -> Tensor:
         """Return [B, T, D] after the last norm, in the compute dtype.
 
         cache: holds the positions before these; the T new ones are appended. Call with a cache
-        under torch.no_grad or inference_mode.
+        under torch.no_grad or inference_mode. num_last: return so many of the last positions only,
+        without a cache; the last layer then computes nothing for the others but keys and values.
         """
         dtype = self.compute_dtype
         last_token = None if cache is None else cache.last_token
@@ -165,7 +172,7 @@ class GPT(nn.Module):
             previous_BT = previous_tokens(tokens_BT, last_token, self.config.bos_id)
         start_BTD, embed_BTD = self.embed(tokens_BT, previous_BT, last_embed, dtype)
         span = self._span(tokens_BT, cache)
-        x_BTD = self._run_blocks(drop(start_BTD, span.dropout), span, cache)
+        x_BTD = self._run_blocks(drop(start_BTD, span.dropout), span, cache, num_last)
         if cache is not None:
             cache.advance(tokens_BT, embed_BTD)
         return rms_norm(x_BTD)
@@ -244,7 +251,9 @@ class GPT(nn.Module):
         causal = lower_right_mask(num_new, document_BS.shape[1], tokens_BT.device)
         return same_document[:, None] & causal
 
-    def _run_blocks(self, start_BTD: Tensor, span: Span, cache: Cache | None) -> Tensor:
+    def _run_blocks(
+        self, start_BTD: Tensor, span: Span, cache: Cache | None, num_last: int
+    ) -> Tensor:
         x_BTD, skips, num_layers = start_BTD, [], self.config.num_layers
         for layer, block in enumerate(self._layers()):
             if cache is None:
@@ -253,7 +262,8 @@ class GPT(nn.Module):
                 weights, store = cache.weights[layer], (cache.keys[layer], cache.values[layer])
             if skips and layer >= num_layers // 2:
                 x_BTD = self._join(x_BTD, skips.pop(), layer - num_layers // 2)
-            x_BTD = block(x_BTD, start_BTD, weights, span, store)
+            num_wanted = num_last if layer == num_layers - 1 else 0
+            x_BTD = block(x_BTD, start_BTD, weights, span, store, num_wanted)
             if self.skip_weights is not None and layer < num_layers // 2:
                 skips.append(x_BTD)
         return x_BTD
