@@ -3,8 +3,8 @@
     python benchmarks/scoring.py --data DATA --strides 64 1024 --seconds 10
 
 The shape is a recipe's, with weights as they are drawn: speed does not depend on them. The windows
-are those of `parbyte score`, taken from the held-out text of DATA until the time is up; compiling
-is told apart.
+are those of `parbyte score`, taken from the held-out text of DATA, over and over, until the time is
+up; compiling is told apart.
 """
 
 import argparse
@@ -31,6 +31,9 @@ from parbyte.train.device import pick_device
 RESULT = Path(__file__).parent / "results" / "scoring.json"
 VALIDATION_TOKENS = 62_021_632
 BARS = {64: 150_000.0, 1024: 1_200_000.0}
+_TIMES = 16
+"""How often the held-out text is taken, so that there are windows for the whole time."""
+
 _WARM_UPS = 4
 """Batches that are left out: the compiler works in the first of each shape."""
 
@@ -56,7 +59,7 @@ def main() -> None:
     model.set_compute_dtype(getattr(torch, recipe.predict.dtype))
     BATCH_TOKENS[device.type] = args.batch_tokens
     tokenizer = load_run_tokenizer(args.data)
-    documents = list(split_documents(args.data, "heldout", tokenizer))
+    documents = _TIMES * list(split_documents(args.data, "heldout", tokenizer))
     lanes = plan_lanes(documents, tokenizer.bos_id, 1)
     figures: dict[str, Any] = {
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",

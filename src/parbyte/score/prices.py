@@ -24,8 +24,8 @@ from parbyte.text.lanes import Lanes, lane_offsets
 BATCH_TOKENS = {"cpu": 1 << 13, "cuda": 1 << 16}
 """Positions of one batch of windows, by kind of device."""
 
-_COMPILE_FROM = 50
-"""Batches of one shape that are worth the wait for a compiler, on a GPU."""
+_COMPILE_FROM = 400
+"""Batches of one shape that are worth the wait for a compiler (half a minute), on a GPU."""
 
 Prices = Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]
 """Places in the joined stream, and the nats of the tokens that stand there."""
