@@ -15,7 +15,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from parbyte.audit.proof import prove
 from parbyte.base.clock import now_s
@@ -58,7 +60,8 @@ def main() -> None:
     parser.add_argument("--recipe", default="pr1430-base")
     parser.add_argument("--set", nargs="*", default=[], help="overrides of the recipe")
     parser.add_argument("--lanes", type=int, default=512)
-    parser.add_argument("--lane-starts", type=int, nargs="*", default=[1, 64, 2048])
+    parser.add_argument("--lane-starts", type=int, nargs="*", default=[1, 64, 512, 2048])
+    parser.add_argument("--max-tokens", type=int, default=0, help="of the text; 0: all of it")
     parser.add_argument("--groups", type=int, nargs="*", default=[128, 256, 512, 1024])
     parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--json", type=Path, default=RESULT)
@@ -87,7 +90,13 @@ class Bench:
         self.artifact_path: Path = args.work / "model.parbyte"
         self.bitstream: Path = args.work / "heldout.pby"
         self.tokenizer = load_run_tokenizer(args.data)
-        self.documents = list(split_documents(args.data, "heldout", self.tokenizer))
+        self.documents: list[NDArray[np.uint16]] = []
+        num_tokens = 0
+        for document in split_documents(args.data, "heldout", self.tokenizer):
+            num_tokens += len(document) + 1
+            if args.max_tokens and num_tokens > args.max_tokens:
+                break
+            self.documents.append(document)
 
     def codec(self, lanes: int) -> CodecConfig:
         """Return settings that put the whole text into one frame."""
