@@ -38,14 +38,15 @@ from parbyte.predict.steps import FixedSteps
 from parbyte.quant.config import QuantConfig
 from parbyte.recipe import Recipe, load_recipe
 from parbyte.scoring import measure_documents
+from parbyte.text.lanes import plan_lanes
 from parbyte.text.manifest import load_manifest
 from parbyte.text.prepare import load_run_tokenizer, split_documents
 from parbyte.train.device import synchronize
 from parbyte.train.loop import train
 
 RESULT = Path(__file__).parent / "results" / "prove.json"
-VALIDATION_TOKENS = 62_021_632
-"""Of the contest's validation text with its own tokenizer of 1,024 ids."""
+# The contest's validation text with its own tokenizer of 1,024 ids.
+VALIDATION_TOKENS, VALIDATION_BYTES = 62_021_632, 151_080_363
 
 SPEED_BAR, EXCESS_BAR, TEXT_BAR = 60_000.0, 0.003, 1_000_000
 _ANY_BYTES = 1 << 30
@@ -171,37 +172,46 @@ def time_steps(bench: Bench) -> dict[str, Any]:
                 steps.step(tokens[:, :1])
             synchronize(predictor.device)
         step_s = (now_s() - begun_at) / _STEPS
+        fill_s = (filled_at - started_at) * (predictor.window - predictor.chunk) / context
         figures[str(group)] = {
             "step_ms": 1e3 * step_s,
             "tokens_per_s": group / step_s,
-            "fill_tokens_per_s": group * context / (filled_at - started_at),
+            "fill_ms": 1e3 * fill_s,
+            **_two_groups(group, predictor.chunk, step_s, fill_s),
         }
         del steps
     return figures
 
 
+def _two_groups(group: int, chunk: int, step_s: float, fill_s: float) -> dict[str, float]:
+    """Return the pace of two such groups in turns, each chunk filled anew, with a hidden coder."""
+    per_s = group * chunk / (chunk * step_s + fill_s)
+    return {"turns_tokens_per_s": per_s, "validation_text_seconds": VALIDATION_TOKENS / per_s}
+
+
 def lane_starts(bench: Bench) -> dict[str, Any]:
     """Measure the text in few and in many lanes: each lane begins without a past."""
     artifact = load_artifact(bench.artifact_path)
-    bpb: dict[str, float] = {}
-    for lanes in bench.args.lane_starts:
-        ledger = measure_documents(artifact, bench.documents, bench.codec(lanes), Console(True))
-        bpb[str(lanes)] = ledger.bpb
-    few, many = bench.args.lane_starts[0], bench.args.lane_starts[-1]
-    bits = (bpb[str(many)] - bpb[str(few)]) * ledger.num_bytes
-    return {
-        "measured_bpb_by_lanes": bpb,
-        "tokens": ledger.num_tokens,
-        "bits_a_lane": bits / (many - few),
-        "share_of_the_validation_text": {
-            lanes: int(lanes) * bits / (many - few) / _validation_bits(bpb[str(few)])
-            for lanes in ("512", "1024", "2048")
-        },
-    }
+    rows: list[dict[str, float]] = []
+    num_bytes = 0
+    for wanted in bench.args.lane_starts:
+        lanes = len(plan_lanes(bench.documents, bench.tokenizer.bos_id, wanted).tokens)
+        ledger = measure_documents(artifact, bench.documents, bench.codec(wanted), Console(True))
+        num_bytes = ledger.num_bytes
+        row = {"lanes": lanes, "tokens_a_lane": ledger.num_tokens / lanes, "bpb": ledger.bpb}
+        rows.append(row)
+    return {"measured": [{**row, **_start_cost(row, rows[0], num_bytes)} for row in rows]}
 
 
-def _validation_bits(bpb: float) -> float:
-    return 151_080_363 * bpb
+def _start_cost(
+    row: Mapping[str, float], first: Mapping[str, float], num_bytes: int
+) -> dict[str, float]:
+    """Return what each more lane costs here, and so many lanes' share of the validation text."""
+    if row["lanes"] == first["lanes"]:
+        return {}
+    bits = (row["bpb"] - first["bpb"]) * num_bytes / (row["lanes"] - first["lanes"])
+    share = bits * row["lanes"] / (VALIDATION_BYTES * first["bpb"])
+    return {"bits_a_lane": bits, "share_of_the_validation_text": share}
 
 
 def round_trip(bench: Bench) -> dict[str, Any]:

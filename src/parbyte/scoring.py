@@ -1,7 +1,7 @@
 """From an artifact and a text to a measured ledger: what `score` and the pipeline share.
 
-A text is measured on the device and in the frames, lanes and threads in which the codec codes it, so that measured
-and coded numbers differ by arithmetic and overhead alone.
+A text is measured in the frames, lanes and threads in which the codec codes it, and on the same
+device, so that measured and coded numbers differ by arithmetic and overhead alone.
 """
 
 from collections.abc import Iterable, Iterator

@@ -166,7 +166,9 @@ def test_a_divergence_is_named_with_its_chunk() -> None:
         def twin(self) -> "Drifting":
             return Drifting(self.chunk)
 
-    known = [np.random.default_rng(lane).integers(0, VOCAB, 30).astype(np.uint16) for lane in (0, 1)]
+    known = [
+        np.random.default_rng(lane).integers(0, VOCAB, 30).astype(np.uint16) for lane in (0, 1)
+    ]
     encoder = Encoder(known, has_checks=True)
     drive(Watched(10), encoder, [30, 30], BOS, QUIET, turns=2)
     decoder = Decoder(encoder.to_bytes(), VOCAB, checks=encoder.checks)

@@ -12,9 +12,7 @@ def first_input_by_law(token: int, window: int, stride: int) -> int:
     return chunk_start - min(chunk_start, window - stride)
 
 
-@given(
-    st.lists(st.integers(0, 60), min_size=1, max_size=4), st.integers(1, 9), st.integers(0, 20)
-)
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=4), st.integers(1, 9), st.integers(0, 20))
 def test_each_token_is_priced_once_from_where_the_law_says(
     lengths: list[int], stride: int, more: int
 ) -> None:

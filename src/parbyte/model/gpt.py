@@ -155,9 +155,7 @@ class GPT(nn.Module):
             is_fixed=fixed,
         )
 
-    def hidden(
-        self, tokens_BT: Tensor, cache: Cache | None = None, *, num_last: int = 0
-    ) -> Tensor:
+    def hidden(self, tokens_BT: Tensor, cache: Cache | None = None, *, num_last: int = 0) -> Tensor:
         """Return [B, T, D] after the last norm, in the compute dtype.
 
         cache: holds the positions before these; the T new ones are appended. Call with a cache

@@ -74,9 +74,7 @@ class NeuralPredictor(Predictor):
 
     def twin(self) -> "NeuralPredictor":
         """See Predictor. Both read the same weights."""
-        return NeuralPredictor(
-            self.model, window=self.window, stride=self.chunk, fixed=self._fixed
-        )
+        return NeuralPredictor(self.model, window=self.window, stride=self.chunk, fixed=self._fixed)
 
     def _inputs(self, tokens_BT: Tensor) -> Tensor:
         """Return context and chunk inputs int64[B, C + T]; a chunk's last token is no input."""

@@ -35,9 +35,7 @@ class Windows:
         return len(self.lane_N)
 
 
-def plan_windows(
-    lengths: Sequence[int], window: int, stride: int
-) -> tuple[Windows, Windows]:
+def plan_windows(lengths: Sequence[int], window: int, stride: int) -> tuple[Windows, Windows]:
     """Return the opening and the moving windows of lanes of these lengths."""
     lengths_B = np.array(lengths, np.int64)
     num_opening = (window - stride) // stride + 1
