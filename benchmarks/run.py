@@ -21,6 +21,8 @@ BENCHMARKS = {
 """Script -> what it measures."""
 ON_REQUEST = {
     "gpu": "training on one GPU; needs --data, see its --help",
+    "prove": "coding at the contest's size on one GPU; needs --data and --work",
+    "scoring": "measured sliding evaluation on one GPU; needs --data",
     "prepare": "a corpus to shards; needs a large --corpus to mean much",
 }
 

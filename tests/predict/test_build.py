@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import torch
 
 from parbyte.base.errors import ArtifactError
 from parbyte.model.config import ModelConfig
@@ -25,9 +26,19 @@ def test_settings_reach_the_predictor() -> None:
     assert (predictor.chunk, predictor.vocab_size) == (16, 9)
 
 
+def test_the_dtype_reaches_the_network() -> None:
+    artifact = FakeArtifact(GPT(CONFIG), {"dtype": "bfloat16"})
+    build_predictor(artifact)
+    assert artifact.model.compute_dtype == torch.bfloat16
+    build_predictor(FakeArtifact(artifact.model, {}))
+    assert artifact.model.compute_dtype == torch.float32
+
+
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
+        ({"dtype": "float16"}, "predict.dtype"),
+        ({"engine": "portable", "dtype": "bfloat16"}, "predict.dtype"),
         ({"window": 64, "stride": 65}, "predict.stride"),
         ({"window": 0}, "predict.window"),
         ({"window": "wide"}, "predict.window"),

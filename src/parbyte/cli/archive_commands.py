@@ -12,12 +12,14 @@ from parbyte.base.log import console_for
 from parbyte.base.units import coded_bits_per_byte
 from parbyte.cli.entry import DONE, NOT_PROVEN
 from parbyte.cli.options import (
+    DeviceOption,
     JsonOption,
     LanesOption,
     ModelArgument,
     QuietOption,
     ThreadsOption,
     artifact_path,
+    codec_config,
 )
 from parbyte.cli.output import Row, emit
 from parbyte.codec.config import CodecConfig
@@ -46,6 +48,7 @@ def compress(
     out: OutFile = None,
     lanes: LanesOption = _CODEC.lanes,
     threads: ThreadsOption = _CODEC.threads,
+    device: DeviceOption = _CODEC.device,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
@@ -54,7 +57,7 @@ def compress(
     result_path = out or (_PIPE if file == _PIPE else _beside(file))
     from parbyte.codec.restore import compress_path
 
-    config, console = CodecConfig(lanes=lanes, threads=threads), console_for(quiet=quiet)
+    config, console = codec_config(lanes, threads, device), console_for(quiet=quiet)
     done, left_out = compress_path(artifact, source, _output(result_path, as_json), config, console)
     for name in left_out:
         console.say(f"left out: {name!r} is no file or folder")

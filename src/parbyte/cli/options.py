@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 
 from parbyte.base.errors import DataError
+from parbyte.base.settings import read_table
 from parbyte.codec.bitstream import MAX_LANES
+from parbyte.codec.config import CodecConfig
 from parbyte.run_folder import ARTIFACT_FILE
 
 RecipeArgument = Annotated[
@@ -30,7 +32,16 @@ ModelArgument = Annotated[
 LanesOption = Annotated[
     int, typer.Option(min=1, max=MAX_LANES, help="Streams coded side by side: more are faster.")
 ]
+DeviceOption = Annotated[
+    str, typer.Option(metavar="DEVICE", help="auto, cpu or cuda; of models of the torch engine.")
+]
 ThreadsOption = Annotated[int, typer.Option(min=1, max=256, help="CPU threads.")]
+
+
+def codec_config(lanes: int, threads: int, device: str) -> CodecConfig:
+    """Return the settings that the options stand for. Raises RecipeError."""
+    settings = {"lanes": lanes, "threads": threads, "device": device}
+    return read_table(CodecConfig, settings, where="options", section="codec")
 
 
 def artifact_path(model: Path) -> Path:

@@ -155,10 +155,11 @@ class BitstreamReader:
         turns = self._varint(MAX_TURNS) if version == _VERSION_WITH_TURNS else 1
         machine = self._take(_MACHINE_BYTES)
         self._check(self._crc_field())
-        if engine >= len(_ENGINES) or device >= len(_DEVICES) or not threads or not turns:
+        self._has_checks = version == _VERSION_WITH_TURNS
+        is_odd = not threads or self._has_checks != (turns > 1)
+        if engine >= len(_ENGINES) or device >= len(_DEVICES) or is_odd:
             raise BitstreamError("the compressed file needs an engine that this parbyte lacks")
         names = _ENGINES[engine], _DEVICES[device]
-        self._has_checks = version == _VERSION_WITH_TURNS
         return Header(artifact, tokenizer, *names, threads, machine, turns)
 
     def _read_frame(self, num_lanes: int) -> Frame:
