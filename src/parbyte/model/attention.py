@@ -79,11 +79,11 @@ class Attention(nn.Module):
         store: tuple[Tensor, Tensor] | None,
         num_wanted: int = 0,
     ) -> Tensor:
-        """Return this layer's attention output [B, T, D], for the last `num_wanted` positions only
-        if that is not 0.
+        """Return this layer's attention output [B, T, D].
 
         store: this layer's key and value buffers [B, G, capacity, K], written at
-        span.start .. span.start + T; None attends inside the call only.
+        span.start .. span.start + T; None attends inside the call only. num_wanted: return the last
+        positions only; 0 is all of them, as a slice from -0 is everything.
         """
         num_lanes, num_new, _ = normed_BTD.shape
         heads = F.linear(normed_BTD, weights.qkv).view(num_lanes, num_new, -1, self.head_dim)

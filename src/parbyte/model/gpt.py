@@ -162,6 +162,7 @@ class GPT(nn.Module):
         under torch.no_grad or inference_mode. num_last: return so many of the last positions only,
         without a cache; the last layer then computes nothing for the others but keys and values.
         """
+        assert cache is None or not num_last
         dtype = self.compute_dtype
         last_token = None if cache is None else cache.last_token
         last_embed = None if cache is None else cache.last_embed

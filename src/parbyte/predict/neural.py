@@ -37,7 +37,6 @@ class NeuralPredictor(Predictor):
         self.window = window
         self.device = next(model.parameters()).device
         self._fixed = self.device.type == "cuda" if fixed is None else fixed
-        self._steps: Steps | None = None
         self.restore()
 
     @torch.inference_mode()
@@ -66,10 +65,11 @@ class NeuralPredictor(Predictor):
         self._in_chunk = False
 
     def restore(self) -> None:
-        """See Predictor. Forgets the past; the weights never change."""
+        """See Predictor. Forgets the past and its memory; the weights never change."""
         self._context_BC: Tensor | None = None
         self._first_B1: Tensor | None = None
         self._in_chunk = False
+        self._steps: Steps | None = None
         self._cached: list[Tensor] = []
 
     def twin(self) -> "NeuralPredictor":
@@ -91,11 +91,8 @@ class NeuralPredictor(Predictor):
     def _open_chunk(self, num_lanes: int) -> Steps:
         """Return steps whose cache holds the context and nothing else; it often does so already."""
         context_BC, _ = self._past(num_lanes)
-        steps = self._steps
-        if steps is None or self._num_lanes != num_lanes:
-            kind = FixedSteps if self._fixed else GrowingSteps
-            steps, self._num_lanes = kind(self.model, num_lanes, self.window), num_lanes
-            self._cached = []
+        kind = FixedSteps if self._fixed else GrowingSteps
+        steps = self._steps or kind(self.model, num_lanes, self.window)
         if not self._cached or not torch.equal(torch.cat(self._cached, dim=1), context_BC):
             steps.fill(context_BC)
         self._cached, self._in_chunk = [context_BC], True
