@@ -9,8 +9,8 @@ Shapes: B lanes, H query heads, G key/value heads, R = H / G, S the cache's size
 import math
 
 import torch
-import triton
-import triton.language as tl
+import triton  # pyright: ignore[reportMissingImports]
+import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 _BLOCK = 64
@@ -29,7 +29,7 @@ def launch(
     assert k_BGSK.is_contiguous() and v_BGSK.is_contiguous()
     q_BHK = q_BH1K.reshape(num_lanes, num_heads, head_dim).contiguous()
     out_BHK = torch.empty_like(q_BHK)
-    _attend[(num_lanes, num_groups)](
+    _attend[(num_lanes, num_groups)](  # pyright: ignore[reportIndexIssue]
         q_BHK,
         k_BGSK,
         v_BGSK,
