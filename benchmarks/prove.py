@@ -196,7 +196,7 @@ def lane_starts(bench: Bench) -> dict[str, Any]:
     num_bytes = 0
     for wanted in bench.args.lane_starts:
         lanes = len(plan_lanes(bench.documents, bench.tokenizer.bos_id, wanted).tokens)
-        ledger = measure_documents(artifact, bench.documents, bench.codec(wanted), Console(True))
+        ledger, _ = measure_documents(artifact, bench.documents, bench.codec(wanted), Console(True))
         num_bytes = ledger.num_bytes
         row = {"lanes": lanes, "tokens_a_lane": ledger.num_tokens / lanes, "bpb": ledger.bpb}
         rows.append(row)
@@ -219,7 +219,7 @@ def round_trip(bench: Bench) -> dict[str, Any]:
     config, path = bench.codec(bench.args.lanes), bench.artifact_path
     artifact = load_artifact(path)
     started_at = now_s()
-    ledger = measure_documents(artifact, bench.documents, config, Console(True))
+    ledger, _ = measure_documents(artifact, bench.documents, config, Console(True))
     measured_s = now_s() - started_at
     texts = [bench.tokenizer.decode(ids) for ids in bench.documents]
     watching, back = Watching(), bench.args.work / "heldout.back"
