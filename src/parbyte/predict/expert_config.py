@@ -170,7 +170,7 @@ class BytesConfig:
     order: int = setting(6, low=0, high=16, unit="bytes", doc="longest context")
     discount: float = setting(0.5, low=0.01, high=0.99, doc="taken from each count")
     threshold: float = setting(
-        1e-5, low=0.0, high=0.1, doc="tokens whose common prefix is less likely share it evenly"
+        1e-4, low=0.0, high=0.1, doc="tokens whose common prefix is less likely share it evenly"
     )
     memory: int = _memory()
     rate: float = setting(0.02, low=0.0, high=1.0, doc="step of the weights")

@@ -3,10 +3,10 @@
     log r(v) = w_p log p(v) + w_q log q(v) - log Z
 
 p: the row below. q: the weights of kernels.portable.byte_trie over their sum, and p itself for the
-tokens of no bytes. Each w is the sum of a row for all, one picked by the entropy of p and one by the
-length of the longest known context. They learn as those of kernels.portable.geometric do: once the
-token x is known, d log r(x) / d w = log x's input - E_r[log input], over the root of the sum of
-squares. A step takes the gradients of all lanes together.
+tokens of no bytes. Each w is the sum of a row for all, one picked by the entropy of p and one by
+the length of the longest known context. They learn as those of kernels.portable.geometric do: once
+x is known, d log r(x) / d w = its input at x - E_r[input], over the root of the sum of squares.
+A step takes the gradients of all lanes together.
 
 Shapes: B lanes, T positions, V vocab, H history, K the highest order, R rows of weights.
 """
