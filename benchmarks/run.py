@@ -26,6 +26,8 @@ ON_REQUEST = {
     "quantize": "ways to quantise against each other; needs a finished run folder",
     "eval_time": "every stage of a stack on the development text; needs a run folder",
     "gpu": "training on one GPU; needs --data, see its --help",
+    "prove": "coding at the contest's size on one GPU; needs --data and --work",
+    "scoring": "measured sliding evaluation on one GPU; needs --data",
     "exchange": "bitstreams between two machines; `make` here, `check` there",
     "train": "training on one GPU, where time goes, beside other scripts; needs --data",
     "null_test": "hashed n-gram mixers on noise; minutes, and gigabytes of tables",

@@ -50,8 +50,9 @@ _DEMO, _OVERHEAD = "`make demo`", "`python benchmarks/overhead.py`"
 _CODING = "`python benchmarks/coding.py`"
 _PREPARE = "`python benchmarks/prepare.py --corpus FOLDER`"
 _GPU = "`python benchmarks/gpu.py`"
+_PROVE, _SCORING = "`python benchmarks/prove.py`", "`python benchmarks/scoring.py`"
 LINES = (
-    Line("demo, held-out text", "demo", "coded_bpb", _bpb("coded"), "<= 1.65", _DEMO),
+    Line("demo, held-out text", "demo", "coded_bpb", _bpb("coded"), "<= 1.50", _DEMO),
     Line("the same, teacher-forced", "demo", "measured_bpb", _bpb("measured"), "", _DEMO),
     Line(
         "coded above measured",
@@ -96,6 +97,46 @@ LINES = (
         _count("tokens/s"),
         ">= 1,160,000",
         _GPU,
+    ),
+    Line(
+        "encoding with 27 M parameters on one GPU",
+        "prove",
+        "round_trip.encode.tokens_per_s",
+        _count("tokens/s"),
+        ">= 60,000",
+        _PROVE,
+    ),
+    Line(
+        "decoding it",
+        "prove",
+        "round_trip.decode.tokens_per_s",
+        _count("tokens/s"),
+        ">= 60,000",
+        _PROVE,
+    ),
+    Line(
+        "coded above measured there",
+        "prove",
+        "round_trip.coded_over_measured",
+        lambda value: f"{value:+.3%}",
+        "<= 0.3 %",
+        _PROVE,
+    ),
+    Line(
+        "scoring at stride 64 on one GPU",
+        "scoring",
+        "stride_64.scored_tokens_per_s",
+        _count("tokens/s"),
+        ">= 150,000",
+        _SCORING,
+    ),
+    Line(
+        "scoring at stride 1,024",
+        "scoring",
+        "stride_1024.scored_tokens_per_s",
+        _count("tokens/s"),
+        ">= 1,200,000",
+        _SCORING,
     ),
 )
 

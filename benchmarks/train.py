@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from parbyte.base.clock import now_s
@@ -155,7 +154,7 @@ def profile_of(work: Any) -> dict[str, Any]:
     """Return the GPU milliseconds of `work`, which makes three steps, for one step."""
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         work()
-    rows = [r for r in profiler.key_averages() if r.device_type == DeviceType.CUDA]
+    rows = [r for r in profiler.key_averages() if r.device_type.name == "CUDA"]
     groups: dict[str, float] = {}
     for row in rows:
         group = group_of(row.key)

@@ -1,7 +1,7 @@
 """From an artifact and a text to a measured ledger: what `score` and the pipeline share.
 
-A text is measured in the frames, lanes and threads in which the codec codes it, so that measured
-and coded numbers differ by arithmetic and overhead alone.
+A text is measured in the frames, lanes and threads in which the codec codes it, and on the same
+device, so that measured and coded numbers differ by arithmetic and overhead alone.
 """
 
 from collections.abc import Iterable, Iterator
@@ -57,13 +57,14 @@ def measure_file(
 def _measure_frames(
     artifact: "Artifact", frames: "Iterable[list[Ids]]", config: CodecConfig, console: Console
 ) -> "tuple[Ledger, Explanation]":
-    from parbyte.codec.conditions import coding_arithmetic
+    from parbyte.codec.conditions import coding_arithmetic, place
     from parbyte.predict.build import build_probed
     from parbyte.score.explain import Explainer
     from parbyte.score.ledger import ledger_of
     from parbyte.score.measure import measure
     from parbyte.text.lanes import plan_lanes
 
+    place(artifact, config.device)
     tokenizer, (predictor, probes) = artifact.tokenizer, build_probed(artifact)
     explainer, scores = Explainer(probes), []
     with coding_arithmetic(config.threads):

@@ -53,6 +53,17 @@ def test_the_model_codes_what_it_knows_and_each_frame_decodes_alone(
     assert methods.tokens == 1200
 
 
+def test_frames_whose_lanes_take_turns_decode(
+    letters_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = letters(4_000)
+    monkeypatch.setattr(methods_module, "_zstd", lambda text: text)
+    data = pack(letters_artifact, [Entry([text])], replace(CONFIG, turns=2, frame_bytes=1 << 20))
+    (coded,) = read_archive(Source(io.BytesIO(data)))
+    assert (coded.head.kind, coded.payload[:5]) == (2, b"PBYB\x03")
+    assert Methods(letters_artifact, QUIET).decode(coded.head, coded.payload) == text
+
+
 def test_where_the_model_would_win_it_is_found_by_itself(letters_artifact: Artifact) -> None:
     data = pack(letters_artifact, [Entry([letters(20_000)])], CodecConfig(lanes=8, threads=1))
     assert [frame.head.kind for frame in read_archive(Source(io.BytesIO(data)))] == [2]

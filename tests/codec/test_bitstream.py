@@ -1,6 +1,7 @@
 """The format is small, and every damage to it is noticed before anything is decoded."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -108,3 +109,31 @@ def test_the_bytes_are_part_of_the_format() -> None:
         "61626364d367dfa101050002043fc4ccfe745870e2a8abbbfd7778797a00"
     )
     assert write(HEADER, SMALL[1:]).hex() == expected
+
+
+TURNING = Header(bytes(range(16)), bytes(range(8)), "torch", "cuda", 1, b"abcd", turns=2)
+CHECKED = Frame(5, digest_text(b"two"), (2, 1), (False, True), b"wxyz", (1, 0xFFFFFFFE))
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), max_size=9))
+def test_checks_are_read_as_written(checks: list[int]) -> None:
+    frame = replace(CHECKED, checks=tuple(checks))
+    assert read(write(TURNING, [frame, CHECKED])) == (TURNING, [frame, CHECKED])
+
+
+def test_every_damaged_byte_is_noticed_with_checks_too() -> None:
+    data = write(TURNING, [CHECKED])
+    for place in range(len(data)):
+        for flip in range(1, 256):
+            damaged = bytearray(data)
+            damaged[place] ^= flip
+            with pytest.raises(BitstreamError):
+                read(bytes(damaged))
+
+
+def test_the_bytes_with_turns_are_part_of_the_format() -> None:
+    expected = (
+        "5042594203000102030405060708090a0b0c0d0e0f000102030405060700010102"
+        "61626364ba1004480205020201043fc4ccfe745870e20201000000feffffffed488b807778797a00"
+    )
+    assert write(TURNING, [CHECKED]).hex() == expected

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from parbyte.base.log import Console
 from parbyte.codec import compress as compress_module
 from parbyte.codec.bitstream import BitstreamReader, BitstreamWriter, Header
 from parbyte.codec.compress import compress_documents, compress_file, decompress_file
+from parbyte.codec.conditions import conditions
 from parbyte.codec.config import CodecConfig
 from parbyte.pack.artifact import Artifact
 from parbyte.predict.build import build_predictor
@@ -169,15 +171,38 @@ def test_another_machine_alone_is_no_reason_to_refuse(artifact_path: Path, tmp_p
     assert (tmp_path / "back").read_bytes() == TEXT
 
 
+def test_lanes_that_take_turns_come_back(artifact_path: Path, tmp_path: Path) -> None:
+    text = TEXT * 90
+    plain = compress(artifact_path, tmp_path, text)
+    plain_bytes = plain.stat().st_size
+    bitstream = compress(artifact_path, tmp_path, text, replace(CONFIG, turns=2))
+    data = bitstream.read_bytes()
+    assert data[:5] == b"PBYB\x03"
+    assert 0 <= len(data) - plain_bytes <= 16 + 4 * len(text) // (3 * 8) + 8
+    decompress_file(artifact_path, bitstream, tmp_path / "back", QUIET)
+    assert (tmp_path / "back").read_bytes() == text
+
+
+def test_a_bitstream_of_a_gpu_is_refused_where_there_is_none(
+    artifact: Artifact, artifact_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_on_gpu = replace(conditions(artifact, 1), device="cuda", turns=2)
+    monkeypatch.setattr(compress_module, "conditions", lambda *_: made_on_gpu)
+    bitstream = compress(artifact_path, tmp_path, TEXT, replace(CONFIG, turns=2))
+    monkeypatch.undo()
+    with pytest.raises(BitstreamError, match="device 'cuda', decoding here would use 'cpu'"):
+        decompress_file(artifact_path, bitstream, tmp_path / "back", QUIET)
+
+
 def test_decoding_uses_the_threads_of_the_header(
     artifact_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
     decode_frame = compress_module.decode_frame
 
-    def watched(*arguments: object) -> tuple[bytes, float]:
+    def watched(*arguments: Any, **settings: Any) -> tuple[bytes, float]:
         seen.append(torch.get_num_threads())
-        return decode_frame(*arguments)  # type: ignore[arg-type]
+        return decode_frame(*arguments, **settings)
 
     monkeypatch.setattr(compress_module, "decode_frame", watched)
     bitstream = compress(artifact_path, tmp_path, b"light", replace(CONFIG, threads=2))

@@ -13,6 +13,9 @@ from parbyte.base.errors import BitstreamError
 from parbyte.base.log import Console
 from parbyte.codec.drive import drive
 from parbyte.codec.rangecoder import Decoder, Encoder
+from parbyte.model.config import ModelConfig
+from parbyte.model.gpt import GPT
+from parbyte.predict.neural import NeuralPredictor
 from parbyte.predict.predictor import Predictor
 
 QUIET = Console(quiet=True)
@@ -44,6 +47,11 @@ class Watched(Predictor):
 
     def restore(self) -> None:
         self.observed = []
+
+    def twin(self) -> "Watched":
+        other = Watched(self.chunk)
+        other.table_UV = self.table_UV
+        return other
 
 
 @settings(max_examples=40)
@@ -104,3 +112,74 @@ def test_impossible_tokens_are_refused_even_though_they_can_be_coded() -> None:
     predictor.table_UV[:, 0] = 0.0
     with pytest.raises(BitstreamError, match="no finite probabilities"):
         drive(predictor, Encoder([np.array([1], np.uint16)]), [1], BOS, QUIET)
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.lists(st.integers(0, VOCAB - 1), max_size=20), min_size=1, max_size=5),
+    st.integers(1, 7),
+)
+def test_lanes_that_take_turns_cost_and_decode_the_same(lanes: list[list[int]], chunk: int) -> None:
+    known, lengths = [np.array(lane, np.uint16) for lane in lanes], [len(lane) for lane in lanes]
+    predictor = Watched(chunk)
+    together = drive(predictor, Encoder(known), lengths, BOS, QUIET)
+    encoder = Encoder(known, has_checks=True)
+    in_turns = drive(predictor, encoder, lengths, BOS, QUIET, turns=2)
+    assert in_turns.nats == pytest.approx(together.nats, abs=1e-9)
+    assert len(encoder.checks) == -(-max(lengths) // chunk)
+    decoder = Decoder(encoder.to_bytes(), VOCAB, checks=encoder.checks)
+    decoded = drive(predictor, decoder, lengths, BOS, QUIET, turns=2)
+    assert [lane.tolist() for lane in decoded.tokens] == lanes
+    assert decoded.nats == in_turns.nats
+
+
+def test_a_network_codes_each_lane_the_same_alone_and_in_turns() -> None:
+    config = ModelConfig(
+        vocab_size=VOCAB, bos_id=BOS, model_dim=16, num_heads=2, num_kv_heads=1, rope_dims=4
+    )
+    rng = np.random.default_rng(0)
+    known = [rng.integers(0, VOCAB, length).astype(np.uint16) for length in (40, 33, 37, 12)]
+    lengths = [len(lane) for lane in known]
+    model = GPT(config).eval().requires_grad_(False)
+    payloads = []
+    for fixed in (False, True):
+        predictor = NeuralPredictor(model, window=16, stride=8, fixed=fixed)
+        encoder = Encoder(known, has_checks=True)
+        nats = drive(predictor, encoder, lengths, BOS, QUIET, turns=2).nats
+        plain = drive(predictor, Encoder(known), lengths, BOS, QUIET).nats
+        assert nats == pytest.approx(plain, rel=1e-6)
+        decoder = Decoder(encoder.to_bytes(), VOCAB, checks=encoder.checks)
+        decoded = drive(predictor, decoder, lengths, BOS, QUIET, turns=2)
+        assert all(map(np.array_equal, decoded.tokens, known))
+        payloads.append(encoder.to_bytes())
+    assert abs(len(payloads[0]) - len(payloads[1])) <= 4
+
+
+def test_a_divergence_is_named_with_its_chunk() -> None:
+    class Drifting(Watched):
+        """Its rows change from the second chunk on."""
+
+        def step(self, last_B: Tensor) -> Tensor:
+            rows_BV = super().step(last_B)
+            return rows_BV.roll(1, 1) if self.observed else rows_BV
+
+        def twin(self) -> "Drifting":
+            return Drifting(self.chunk)
+
+    known = [
+        np.random.default_rng(lane).integers(0, VOCAB, 30).astype(np.uint16) for lane in (0, 1)
+    ]
+    encoder = Encoder(known, has_checks=True)
+    drive(Watched(10), encoder, [30, 30], BOS, QUIET, turns=2)
+    decoder = Decoder(encoder.to_bytes(), VOCAB, checks=encoder.checks)
+    with pytest.raises(BitstreamError, match="in chunk 1"):
+        drive(Drifting(10), decoder, [30, 30], BOS, QUIET, turns=2)
+
+
+def test_a_predictor_without_a_twin_takes_no_turns() -> None:
+    class Single(Watched):
+        def twin(self) -> None:
+            return None
+
+    with pytest.raises(BitstreamError, match="cannot take turns"):
+        drive(Single(4), Encoder([np.array([1], np.uint16)]), [1], BOS, QUIET, turns=2)

@@ -108,6 +108,7 @@ def test_the_bits_are_part_of_the_format() -> None:
     freqs = Freqs(
         np.array([[2**23, 2**22, 2**22 - 3]], np.float32),
         np.array([[[8.0, 4.0, 2.0, 1.0], [1.0, 1.0, 1.0, 1.0], [0.5, 16.0, 1.0, 2.0]]], np.float32),
+        np.array([0]),
     )
     symbols = np.arange(80) * 7 % 12
     encoder = Encoder([symbols.astype(np.uint16)])

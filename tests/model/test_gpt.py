@@ -267,6 +267,26 @@ def test_cached_calls_equal_one_parallel_call(feature: str, sizes: tuple[int, ..
 
 
 @each_feature
+def test_a_cache_of_fixed_shapes_goes_back_and_forgets_as_a_growing_one(feature: str) -> None:
+    model, tokens = make_model(feature), make_tokens()
+    found = []
+    with torch.inference_mode():
+        for fixed in (False, True):
+            cache = model.new_cache(2, 12, fixed=fixed)
+            model.hidden(tokens[:, :7], cache)
+            mark = cache.mark()
+            expected = model.hidden(tokens[:, 7:8], cache)
+            model.hidden(tokens[:, 12:], cache)
+            cache.rewind(mark)
+            torch.testing.assert_close(model.hidden(tokens[:, 7:8], cache), expected)
+            cache.drop_oldest(5)
+            steps = [model.hidden(token, cache) for token in tokens[:, 8:].split(1, dim=1)]
+            found.append(torch.cat(steps, dim=1))
+            assert cache.length == cache.position_1.item() == 9
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-5)
+
+
+@each_feature
 def test_a_changed_token_moves_no_earlier_row(feature: str) -> None:
     model, tokens = make_model(feature), make_tokens()
     with torch.inference_mode():

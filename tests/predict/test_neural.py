@@ -4,6 +4,7 @@ The reference prices each token alone: a float64 forward over exactly the inputs
 """
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -40,6 +41,10 @@ EVERYTHING = ModelConfig(
     document_mask=True,
     tied=False,
 )
+LOOPED = dataclasses.replace(
+    EVERYTHING, num_layers=4, loop=(1, 2, 1), xsa_layers=1, value_embed_layers=3
+)
+CONFIGS = {"plain": PLAIN, "everything": EVERYTHING, "looped": LOOPED}
 
 
 def lively_model(config: ModelConfig) -> GPT:
@@ -99,15 +104,16 @@ def rows_by_definition(model: GPT, tokens_T: Tensor, window: int, stride: int) -
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize("config", [PLAIN, EVERYTHING], ids=["plain", "everything"])
+@pytest.mark.parametrize("fixed", [False, True], ids=["growing", "fixed"])
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize(
     ("window", "stride", "length"), [(8, 2, 29), (8, 8, 20), (7, 3, 23), (6, 1, 13), (64, 16, 30)]
 )
 def test_steps_and_chunks_follow_the_definition(
-    config: ModelConfig, window: int, stride: int, length: int
+    config: ModelConfig, window: int, stride: int, length: int, fixed: bool
 ) -> None:
     model = lively_model(config)
-    predictor = NeuralPredictor(model, window=window, stride=stride)
+    predictor = NeuralPredictor(model, window=window, stride=stride, fixed=fixed)
     tokens_BT = random_tokens(2, length)
     expected = torch.stack([rows_by_definition(model, row, window, stride) for row in tokens_BT])
     by_chunks, by_steps = (
@@ -151,10 +157,13 @@ def test_steps_equal_chunks(stride: int, more: int, lanes: int, length: int, see
     torch.testing.assert_close(by_steps, by_chunks, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("config", [PLAIN, EVERYTHING], ids=["plain", "everything"])
+@pytest.mark.parametrize("fixed", [False, True], ids=["growing", "fixed"])
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("flipped", [0, 5, 11, 18])
-def test_a_flipped_token_moves_no_row_up_to_its_own(config: ModelConfig, flipped: int) -> None:
-    predictor = NeuralPredictor(lively_model(config), window=8, stride=4)
+def test_a_flipped_token_moves_no_row_up_to_its_own(
+    config: ModelConfig, flipped: int, fixed: bool
+) -> None:
+    predictor = NeuralPredictor(lively_model(config), window=8, stride=4, fixed=fixed)
     tokens_BT = random_tokens(2, 19)
     other_BT = tokens_BT.clone()
     other_BT[:, flipped:] = (other_BT[:, flipped:] + 1) % VOCAB
@@ -181,8 +190,9 @@ def test_a_lane_does_not_see_its_neighbours() -> None:
     torch.testing.assert_close(alone[0], together[1], atol=1e-5, rtol=0)
 
 
-def test_restore_is_bit_exact() -> None:
-    predictor = NeuralPredictor(lively_model(EVERYTHING), window=8, stride=4)
+@pytest.mark.parametrize("fixed", [False, True], ids=["growing", "fixed"])
+def test_restore_is_bit_exact(fixed: bool) -> None:
+    predictor = NeuralPredictor(lively_model(EVERYTHING), window=8, stride=4, fixed=fixed)
     tokens_BT = random_tokens(2, 19)
     first = rows_by_steps(predictor, tokens_BT)
     predictor.step(tokens_BT[:, 0])
@@ -214,3 +224,59 @@ def test_steps_that_were_not_what_was_observed_are_forgotten() -> None:
     predictor.restore()
     predictor.observe(observed_BT)
     torch.testing.assert_close(row, predictor.log_probs(told_BT)[:, 0], atol=1e-5, rtol=0)
+
+
+def test_twins_share_the_law_and_no_past() -> None:
+    predictor = NeuralPredictor(lively_model(EVERYTHING), window=8, stride=4, fixed=True)
+    twin, tokens_BT = predictor.twin(), random_tokens(2, 19)
+    alone = rows_by_steps(predictor, tokens_BT)
+    predictor.restore()
+    rows, last_B = [], torch.full((2,), BOS)
+    for chunk_BT in chunks_of(predictor, tokens_BT):
+        for token_B in chunk_BT.T:
+            rows.append(predictor.step(last_B))
+            assert torch.equal(twin.step(last_B), rows[-1])
+            last_B = token_B
+        predictor.observe(chunk_BT)
+        twin.observe(chunk_BT)
+    assert torch.equal(torch.stack(rows, dim=1), alone)
+
+
+def test_a_context_is_filled_in_parts_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = NeuralPredictor(lively_model(EVERYTHING), window=8, stride=4, fixed=True)
+    tokens_BT = random_tokens(5, 19)
+    whole = rows_by_steps(predictor, tokens_BT)
+    monkeypatch.setattr("parbyte.predict.steps._FILL_TOKENS", 8)
+    in_parts = rows_by_steps(predictor.twin(), tokens_BT)
+    torch.testing.assert_close(in_parts, whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("fixed", [False, True], ids=["growing", "fixed"])
+def test_the_hidden_states_of_steps_and_of_chunks_are_those_of_the_rows(fixed: bool) -> None:
+    model, tokens_BT = lively_model(LOOPED), random_tokens(2, 4)
+    predictor = NeuralPredictor(model, window=8, stride=4, fixed=fixed)
+    for _ in range(3):
+        rows_BTV = predictor.log_probs(tokens_BT)
+        by_chunk_BTD = predictor.hidden(tokens_BT)
+        last_BT = predictor.inputs(tokens_BT)[:, -4:]
+        by_steps_BTD = torch.stack([predictor.step_hidden(last_B) for last_B in last_BT.T], dim=1)
+        torch.testing.assert_close(by_steps_BTD, by_chunk_BTD, atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            model.logits(by_steps_BTD).log_softmax(-1), rows_BTV, atol=1e-5, rtol=0
+        )
+        predictor.observe(tokens_BT)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_a_captured_step_gives_the_rows_of_the_cpu_and_the_same_bits_again(
+    config: ModelConfig,
+) -> None:
+    config = dataclasses.replace(config, model_dim=64)
+    tokens_BT = random_tokens(3, 29)
+    on_cpu = NeuralPredictor(lively_model(config), window=8, stride=4)
+    expected = rows_by_steps(on_cpu, tokens_BT)
+    on_gpu = NeuralPredictor(lively_model(config).cuda(), window=8, stride=4)
+    rows = rows_by_steps(on_gpu, tokens_BT.cuda())
+    torch.testing.assert_close(rows.cpu(), expected, atol=2e-4, rtol=0)
+    assert torch.equal(rows_by_steps(on_gpu.twin(), tokens_BT.cuda()), rows)

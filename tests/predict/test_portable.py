@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from parbyte.base.errors import BitstreamError
+from parbyte.base.errors import BitstreamError, RecipeError
 from parbyte.base.log import Console
 from parbyte.codec.bitstream import BitstreamReader, Header
 from parbyte.codec.compress import compress_file, decompress_file
@@ -215,6 +215,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def header_of(bitstream: Path) -> Header:
     with bitstream.open("rb") as stream:
         return BitstreamReader(stream).header
+
+
+def test_its_lanes_take_no_turns(folder: Path) -> None:
+    config = CodecConfig(lanes=9, threads=1, turns=2)
+    with pytest.raises(RecipeError, match=r"codec\.turns is 2"):
+        compress_file(folder / "model.parbyte", folder / "text", folder / "x", config, QUIET)
 
 
 def test_the_artifact_chooses_the_engine(folder: Path) -> None:

@@ -15,12 +15,12 @@ from torch import Tensor
 from parbyte.audit.scorer import Nats, Scorer, Scores, Stream
 from parbyte.base.errors import DataError
 from parbyte.predict.predictor import Predictor
-from parbyte.score.measure import prices
+from parbyte.score.prices import row_prices
 from parbyte.text.lanes import Lanes, lane_offsets, plan_lanes
 
 
 class LanesScorer(Scorer):
-    """Any predictor, priced as `score.measure` prices it."""
+    """Any predictor, priced as `score.prices` prices its chunks."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class LanesScorer(Scorer):
             asked_BT = torch.cat([tokens_BT[:, :-1], priced_BT[:, -1:]], dim=1)
             rows_BTV = predictor.log_probs(asked_BT)
             predictor.observe(tokens_BT)
-            parts.append(prices(rows_BTV, priced_BT))
+            parts.append(row_prices(rows_BTV, priced_BT).astype(np.float64))
             row_error = max(row_error, float(rows_BTV.logsumexp(-1).abs().max()))
         predictor.restore()
         nats_BT = np.concatenate(parts, axis=1) if parts else np.zeros((len(lanes.tokens), 0))

@@ -2,8 +2,8 @@
 
 The tables of a batch's scored tokens hold what earlier batches counted, so nothing is learned too
 early. But full[answer] holds the counts of all n-grams in its bucket, and so it does for every
-token that could have been the answer: at the seed's load the "probabilities" of all tokens sum to
-hundreds. On noise they price 10 bits at 5 (benchmarks/null_test.py).
+token that could have been the answer: the "probabilities" of all tokens sum to far more than 1
+(benchmarks/null_test.py measures how far, and what that makes of noise).
 Shapes: N tokens of the stream, B windows of a batch, M scored places, V vocab.
 """
 

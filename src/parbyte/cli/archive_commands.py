@@ -13,6 +13,7 @@ from parbyte.base.machine import num_cores
 from parbyte.base.units import coded_bits_per_byte
 from parbyte.cli.entry import DONE, NOT_PROVEN
 from parbyte.cli.options import (
+    DeviceOption,
     JobsOption,
     JsonOption,
     LanesOption,
@@ -20,6 +21,7 @@ from parbyte.cli.options import (
     QuietOption,
     ThreadsOption,
     artifact_path,
+    codec_config,
 )
 from parbyte.cli.output import Row, emit
 from parbyte.codec.config import CodecConfig
@@ -58,6 +60,7 @@ def compress(
     out: OutFile = None,
     lanes: LanesOption = _CODEC.lanes,
     threads: ThreadsOption = _CODEC.threads,
+    device: DeviceOption = _CODEC.device,
     frame_bytes: FrameOption = _FRAME_BYTES,
     jobs: JobsOption = 0,
     as_json: JsonOption = False,
@@ -68,7 +71,7 @@ def compress(
     result_path = out or (_PIPE if file == _PIPE else _beside(file))
     from parbyte.codec.restore import compress_path
 
-    config = CodecConfig(lanes=lanes, threads=threads, frame_bytes=frame_bytes)
+    config = codec_config(lanes, threads, device, frame_bytes)
     sink, console = _output(result_path, as_json), console_for(quiet=quiet)
     jobs = jobs or num_cores()
     done, left_out = compress_path(artifact, source, sink, config, console, jobs)

@@ -10,6 +10,7 @@ from parbyte.base.errors import RecipeError
 from parbyte.base.log import console_for
 from parbyte.cli.entry import DONE
 from parbyte.cli.options import (
+    DeviceOption,
     JsonOption,
     LanesOption,
     ModelArgument,
@@ -18,6 +19,7 @@ from parbyte.cli.options import (
     SetOption,
     ThreadsOption,
     artifact_path,
+    codec_config,
     input_file,
 )
 from parbyte.cli.output import Row, emit, stage_rows
@@ -35,6 +37,7 @@ def score(
     file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="The text.")] = None,
     lanes: LanesOption = _CODEC.lanes,
     threads: ThreadsOption = _CODEC.threads,
+    device: DeviceOption = _CODEC.device,
     out: OutOption = None,
     set_: SetOption = None,
     explain: Annotated[bool, typer.Option(help="Show what each stage is worth.")] = False,
@@ -50,7 +53,7 @@ def score(
         raise RecipeError("--set and --out belong to a recipe: leave them out with a FILE")
     from parbyte.scoring import measure_file
 
-    config = CodecConfig(lanes=lanes, threads=threads)
+    config = codec_config(lanes, threads, device, _CODEC.frame_bytes)
     ledger, explanation = measure_file(
         artifact_path(Path(model)), input_file(file), config, console_for(quiet=quiet)
     )

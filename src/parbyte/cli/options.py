@@ -6,6 +6,9 @@ from typing import Annotated
 import typer
 
 from parbyte.base.errors import DataError
+from parbyte.base.settings import read_table
+from parbyte.codec.bitstream import MAX_LANES
+from parbyte.codec.config import CodecConfig
 from parbyte.run_folder import ARTIFACT_FILE
 
 RecipeArgument = Annotated[
@@ -27,13 +30,22 @@ ModelArgument = Annotated[
     Path, typer.Argument(metavar="MODEL", help="An artifact (model.parbyte) or a run folder.")
 ]
 LanesOption = Annotated[
-    int, typer.Option(min=1, max=1024, help="Streams coded side by side: more are faster.")
+    int, typer.Option(min=1, max=MAX_LANES, help="Streams coded side by side: more are faster.")
+]
+DeviceOption = Annotated[
+    str, typer.Option(metavar="DEVICE", help="auto, cpu or cuda; of models of the torch engine.")
 ]
 ThreadsOption = Annotated[int, typer.Option(min=1, max=256, help="CPU threads.")]
 
 JobsOption = Annotated[
     int, typer.Option(min=0, max=256, help="Frames coded at once; 0: one a core. Same bytes.")
 ]
+
+
+def codec_config(lanes: int, threads: int, device: str, frame_bytes: int) -> CodecConfig:
+    """Return the settings that the options stand for. Raises RecipeError."""
+    settings = {"lanes": lanes, "threads": threads, "device": device, "frame_bytes": frame_bytes}
+    return read_table(CodecConfig, settings, where="options", section="codec")
 
 
 def artifact_path(model: Path) -> Path:

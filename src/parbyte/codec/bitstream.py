@@ -1,19 +1,23 @@
 """The compressed file's format: a header, frames, an end mark; every byte of it is checked.
 
     file    = header frame* 0x00
-    header  = "PBYB" version artifact[16] tokenizer[8] engine device threads machine[4] crc
-    frame   = lanes text_bytes continues[ceil(lanes / 8)] length{lanes} payload_bytes text[8] crc
-              payload
+    header  = "PBYB" version artifact[16] tokenizer[8] engine device threads turns? machine[4] crc
+    frame   = lanes text_bytes continues[ceil(lanes / 8)] length{lanes} payload_bytes text[8]
+              checks? crc payload
+    checks  = chunks check[4]{chunks}
 `artifact`, `tokenizer` and `text` are the first bytes of SHA-256 digests of the artifact file, of
 the tokenizer's blob and of the frame's text; `machine` is one of what the numbers may depend on
 beyond engine, device and threads (the portable engine depends on none of them: cpu, 1, zeros).
 `engine` and `device` are one byte, `threads` and the rest are varints (7 bits a byte, low bits
 first). crc: CRC-32, little endian, of all bytes of the file before it and of the frame's payload,
-so that frames can be neither damaged nor exchanged.
+so that frames can be neither damaged nor exchanged. Version 1 has neither turns nor checks; in
+version 3 lanes take turns (codec.drive), and each check is the CRC-32 of the frequencies of all
+chunks so far. (Version 2 is the archive.)
 """
 
 import hashlib
 import io
+import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,9 +25,12 @@ from typing import IO
 
 from parbyte.base.errors import BitstreamError
 
-MAX_LANES = 1024
+MAX_LANES = 1 << 16
+MAX_TURNS = 2
+PLAIN_MAGICS = (b"PBYB\x01", b"PBYB\x03")
+"""How a bitstream begins, by version."""
 _MAGIC = b"PBYB"
-_VERSION = 1
+_VERSION, _VERSION_WITH_TURNS = 1, 3
 _ARTIFACT_BYTES, _TOKENIZER_BYTES, _MACHINE_BYTES, _TEXT_BYTES = 16, 8, 4, 8
 _MAX_TEXT_BYTES = 1 << 32
 _MAX_LANE_TOKENS = 1 << 32
@@ -43,17 +50,22 @@ class Header:
     device: str
     threads: int
     machine: bytes
+    turns: int = 1
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One independently coded piece of text. `continues`: see text.lanes.Lanes."""
+    """One independently coded piece of text. `continues`: see text.lanes.Lanes.
+
+    checks: see codec.rangecoder; there are some where lanes take turns.
+    """
 
     text_bytes: int
     text_digest: bytes
     lengths: tuple[int, ...]
     continues: tuple[bool, ...]
     payload: bytes
+    checks: tuple[int, ...] = ()
 
 
 class BitstreamWriter:
@@ -61,14 +73,16 @@ class BitstreamWriter:
 
     def __init__(self, stream: IO[bytes], header: Header) -> None:
         self._stream = stream
+        self._has_checks = header.turns > 1
         fields = b"".join(
             (
                 _MAGIC,
-                bytes([_VERSION]),
+                bytes([_VERSION_WITH_TURNS if self._has_checks else _VERSION]),
                 header.artifact,
                 header.tokenizer,
                 bytes([_ENGINES.index(header.engine), _DEVICES.index(header.device)]),
                 _varint(header.threads),
+                _varint(header.turns) if self._has_checks else b"",
                 header.machine,
             )
         )
@@ -81,6 +95,7 @@ class BitstreamWriter:
         num_lanes = len(frame.lengths)
         flags = sum(bool(flag) << lane for lane, flag in enumerate(frame.continues))
         numbers = b"".join(_varint(length) for length in frame.lengths)
+        checks = b"".join(_crc_bytes(check) for check in frame.checks)
         fields = b"".join(
             (
                 _varint(num_lanes),
@@ -89,6 +104,7 @@ class BitstreamWriter:
                 numbers,
                 _varint(len(frame.payload)),
                 frame.text_digest,
+                _varint(len(frame.checks)) + checks if self._has_checks else b"",
             )
         )
         self._crc = zlib.crc32(frame.payload, zlib.crc32(fields, self._crc))
@@ -128,17 +144,23 @@ class BitstreamReader:
         if self._left < len(_MAGIC) or self._take(len(_MAGIC)) != _MAGIC:
             raise BitstreamError("this is no file that parbyte compressed")
         version = self._take(1)[0]
-        if version != _VERSION:
+        if version not in (_VERSION, _VERSION_WITH_TURNS):
             raise BitstreamError(
-                f"the compressed file has format {version}, this parbyte reads {_VERSION}"
+                f"the compressed file has format {version}, this parbyte reads bitstreams of "
+                f"format {_VERSION} and {_VERSION_WITH_TURNS}"
             )
         artifact, tokenizer = self._take(_ARTIFACT_BYTES), self._take(_TOKENIZER_BYTES)
         engine, device = self._take(2)
-        threads, machine = self._varint(256), self._take(_MACHINE_BYTES)
+        threads = self._varint(256)
+        turns = self._varint(MAX_TURNS) if version == _VERSION_WITH_TURNS else 1
+        machine = self._take(_MACHINE_BYTES)
         self._check(self._crc_field())
-        if engine >= len(_ENGINES) or device >= len(_DEVICES) or not threads:
+        self._has_checks = version == _VERSION_WITH_TURNS
+        is_odd = not threads or self._has_checks != (turns > 1)
+        if engine >= len(_ENGINES) or device >= len(_DEVICES) or is_odd:
             raise BitstreamError("the compressed file needs an engine that this parbyte lacks")
-        return Header(artifact, tokenizer, _ENGINES[engine], _DEVICES[device], threads, machine)
+        names = _ENGINES[engine], _DEVICES[device]
+        return Header(artifact, tokenizer, *names, threads, machine, turns)
 
     def _read_frame(self, num_lanes: int) -> Frame:
         text_bytes = self._varint(_MAX_TEXT_BYTES)
@@ -146,11 +168,13 @@ class BitstreamReader:
         lengths = tuple(self._varint(_MAX_LANE_TOKENS) for _ in range(num_lanes))
         payload_bytes = self._varint(self._left)
         text_digest = self._take(_TEXT_BYTES)
+        checks = self._take(_CRC_BYTES * self._varint(self._left)) if self._has_checks else b""
         crc = self._crc_field()
         payload = self._take(payload_bytes)
         self._check(crc)
         continues = tuple(bool(flags >> lane & 1) for lane in range(num_lanes))
-        return Frame(text_bytes, text_digest, lengths, continues, payload)
+        sums = tuple(sum_ for (sum_,) in struct.iter_unpack("<I", checks))
+        return Frame(text_bytes, text_digest, lengths, continues, payload, sums)
 
     def _take(self, num_bytes: int) -> bytes:
         if num_bytes > self._left:

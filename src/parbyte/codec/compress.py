@@ -17,10 +17,13 @@ from parbyte.base.units import coded_bits_per_byte
 from parbyte.codec.bitstream import BitstreamReader, BitstreamWriter
 from parbyte.codec.conditions import (
     check_conditions,
+    choose_turns,
     coding_arithmetic,
     conditions,
     decoding_threads,
     explain,
+    place,
+    place_for,
 )
 from parbyte.codec.config import CodecConfig
 from parbyte.codec.frames import decode_frame, document_frames, encode_frame, file_frames
@@ -95,14 +98,16 @@ def _compress(
     out: Path,
     console: Console,
 ) -> CodecResult:
+    place(artifact, config.device)
     predictor = build_predictor(artifact)
+    turns = choose_turns(config, predictor, artifact)
     text_bytes, tokens, nats = 0, 0, 0.0
     watch = Stopwatch()
     with coding_arithmetic(config.threads), atomic_file(out) as sink:
-        writer = BitstreamWriter(sink, conditions(artifact, config.threads))
+        writer = BitstreamWriter(sink, conditions(artifact, config.threads, turns))
         for documents in frames:
             frame, frame_nats = encode_frame(
-                predictor, artifact.tokenizer, documents, config.lanes, console
+                predictor, artifact.tokenizer, documents, config.lanes, console, turns=turns
             )
             writer.write(frame)
             text_bytes += frame.text_bytes
@@ -122,6 +127,7 @@ def _decompress(
     artifact: Artifact, reader: BitstreamReader, out: Path, console: Console
 ) -> CodecResult:
     header = reader.header
+    place_for(header, artifact)
     here = conditions(artifact, header.threads)
     check_conditions(header, here)
     predictor = build_predictor(artifact)
@@ -130,7 +136,9 @@ def _decompress(
     with coding_arithmetic(decoding_threads(header)), atomic_file(out) as sink:
         for frame in reader.frames():
             try:
-                text, frame_nats = decode_frame(predictor, artifact.tokenizer, frame, console)
+                text, frame_nats = decode_frame(
+                    predictor, artifact.tokenizer, frame, console, turns=header.turns
+                )
             except BitstreamError as error:
                 raise explain(error, header, here) from None
             sink.write(text)

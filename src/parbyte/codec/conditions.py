@@ -14,16 +14,45 @@ from contextlib import contextmanager
 
 import torch
 
-from parbyte.base.errors import BitstreamError
+from parbyte.base.errors import BitstreamError, RecipeError
 from parbyte.base.machine import describe_machine, describe_versions
-from parbyte.codec.bitstream import Header, digests
+from parbyte.base.world import World
+from parbyte.codec.bitstream import MAX_TURNS, Header, digests
+from parbyte.codec.config import CodecConfig
 from parbyte.pack.artifact import Artifact
 from parbyte.predict.build import read_settings
+from parbyte.predict.predictor import Predictor
+from parbyte.train.device import pick_device
 
 _ANY_MACHINE = bytes(4)
 
 
-def conditions(artifact: Artifact, threads: int) -> Header:
+def place(artifact: Artifact, device: str) -> None:
+    """Move the model to where it shall run: auto, cpu or cuda.
+
+    auto is a GPU if there is one; the portable engine runs on the CPU. Raises ResourceError.
+    """
+    is_portable = read_settings(artifact.predict).engine == "portable"
+    artifact.model.to(pick_device("cpu" if is_portable else device, World()))
+
+
+def place_for(found: Header, artifact: Artifact) -> None:
+    """Move the model to where a bitstream was made, if that is here (else: check_conditions)."""
+    place(artifact, "cpu" if found.device == "cpu" else "auto")
+
+
+def choose_turns(config: CodecConfig, predictor: Predictor, artifact: Artifact) -> int:
+    """Return how many groups of lanes take turns. Raises RecipeError if they cannot."""
+    can_take_turns = predictor.twin() is not None
+    if config.turns > 1 and not can_take_turns:
+        raise RecipeError(
+            f"codec.turns is {config.turns}, but this model's lanes cannot take turns: set it to 1"
+        )
+    is_on_gpu = next(artifact.model.parameters()).device.type == "cuda"
+    return config.turns or (MAX_TURNS if is_on_gpu and can_take_turns else 1)
+
+
+def conditions(artifact: Artifact, threads: int, turns: int = 1) -> Header:
     """Return the header of a bitstream that this process would write with this artifact."""
     tokenizer_sha256 = hashlib.sha256(artifact.tokenizer.to_blob()).hexdigest()
     artifact_digest, tokenizer_digest = digests(artifact.sha256, tokenizer_sha256)
@@ -38,6 +67,7 @@ def conditions(artifact: Artifact, threads: int) -> Header:
         device=device.type,
         threads=threads,
         machine=_machine_digest(device),
+        turns=turns,
     )
 
 

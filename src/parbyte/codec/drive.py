@@ -1,7 +1,10 @@
 """The coding loop: one for both directions, because encoding is decoding with the answer known.
 
 Lanes run in lockstep, one token of each open lane a step. The batch shape never changes: a lane
-that has ended is fed BOS and not coded.
+that has ended is fed BOS and not coded. On a GPU two groups of lanes take turns:
+
+network  A0 B0 A1 B1 A2 ..      a group's next rows need its last symbols, so the coder works on one
+coder       A0 B0 A1 B1 ..      group while the network works on the other
 Shapes: B lanes, A open lanes, T positions of a chunk, V vocab.
 """
 
@@ -12,12 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from parbyte.base.clock import Stopwatch
 from parbyte.base.errors import BitstreamError
 from parbyte.base.log import Console
-from parbyte.codec.freqs import to_freqs
+from parbyte.codec.freqs import to_weights
 from parbyte.codec.rangecoder import Coder
+from parbyte.kernels.transfer import send
 from parbyte.predict.predictor import Predictor
 
 
@@ -31,56 +36,108 @@ class Driven:
 
 
 def drive(
-    predictor: Predictor, coder: Coder, lengths: Sequence[int], bos_id: int, console: Console
+    predictor: Predictor,
+    coder: Coder,
+    lengths: Sequence[int],
+    bos_id: int,
+    console: Console,
+    *,
+    turns: int = 1,
 ) -> Driven:
     """Code lanes of the given lengths from the predictor's first state, and leave it restored.
 
+    turns: groups of lanes, each with a twin of the predictor, that take turns: while a GPU works on
+    one group's next rows, the coder codes the other's. Part of the bitstream's order.
     Raises BitstreamError if the predictor gives rows that cannot be coded, or from the coder.
     """
     lengths_B = np.array(lengths, np.int64)
-    last_B = np.full(len(lengths), bos_id, np.int64)
+    shares = np.array_split(np.arange(len(lengths)), turns)
+    groups = [
+        _Group(each, lanes_B, lengths_B[lanes_B], bos_id)
+        for each, lanes_B in zip(_predictors(predictor, turns), shares, strict=True)
+        if len(lanes_B)
+    ]
     chunks: list[NDArray[np.int64]] = []
-    nats, start, longest = 0.0, 0, int(lengths_B.max())
+    start, longest = 0, int(lengths_B.max())
     watch = Stopwatch()
-    predictor.restore()
     with console.progress("code", int(lengths_B.sum())) as progress:
         while start < longest:
             chunk_BT = np.full((len(lengths), min(predictor.chunk, longest - start)), bos_id)
-            nats += _drive_chunk_(chunk_BT, predictor, coder, last_B, lengths_B - start)
-            predictor.observe(torch.from_numpy(chunk_BT))
+            for group in groups:
+                group.open_chunk(chunk_BT, start)
+            for t in range(chunk_BT.shape[1]):
+                for group in groups:
+                    group.code(coder, t)
+            coder.end_chunk()
+            for group in groups:
+                group.close_chunk()
             chunks.append(chunk_BT)
-            last_B, start = chunk_BT[:, -1], start + chunk_BT.shape[1]
+            start += chunk_BT.shape[1]
             done = int(np.minimum(lengths_B, start).sum())
             progress.update(done, {"tokens/s": f"{done / max(watch.elapsed_s(), 1e-9):,.0f}"})
-    predictor.restore()
+    nats = sum(group.end() for group in groups)
     if not math.isfinite(nats):
         raise BitstreamError("the model gives no finite probabilities: pack it again")
     return Driven(_cut(chunks, lengths), nats)
 
 
-def _drive_chunk_(
-    chunk_BT: NDArray[np.int64],
-    predictor: Predictor,
-    coder: Coder,
-    last_B: NDArray[np.int64],
-    left_B: NDArray[np.int64],
-) -> float:
-    """Fill chunk_BT, which comes full of BOS, and return the nats of its tokens.
+class _Group:
+    """Lanes that are asked for and coded together, and the predictor that knows their pasts."""
 
-    last_B: the tokens before the chunk. left_B: tokens each lane still has from here on.
-    """
-    nats = 0.0
-    for t in range(chunk_BT.shape[1]):
-        rows_BV = predictor.step(torch.from_numpy(last_B))
-        lanes_A = np.flatnonzero(left_B > t)
-        rows_AV = rows_BV if len(lanes_A) == len(left_B) else rows_BV[torch.from_numpy(lanes_A)]
-        freqs = to_freqs(rows_AV, portable=predictor.is_portable)
-        symbols_A = coder.code(freqs, lanes_A)
-        index_A1 = torch.from_numpy(symbols_A).to(rows_AV.device)[:, None]
-        nats -= float(rows_AV.gather(1, index_A1).sum(dtype=torch.float64))
-        chunk_BT[lanes_A, t] = symbols_A
-        last_B = chunk_BT[:, t].copy()
-    return nats
+    def __init__(
+        self,
+        predictor: Predictor,
+        lanes_B: NDArray[np.intp],
+        lengths_B: NDArray[np.int64],
+        bos_id: int,
+    ) -> None:
+        self._predictor, self._lanes_B, self._lengths_B = predictor, lanes_B, lengths_B
+        self._last_B = torch.full((len(lanes_B),), bos_id)
+        self._nats: Tensor | float = 0.0
+        predictor.restore()
+
+    def open_chunk(self, chunk_of_all: NDArray[np.int64], start: int) -> None:
+        """Ask for the first row of a chunk, which comes full of BOS and is filled by `code`."""
+        self._chunk_BT = chunk_of_all[self._lanes_B[0] : self._lanes_B[-1] + 1]
+        self._left_B = self._lengths_B - start
+        self._ask()
+
+    def code(self, coder: Coder, t: int) -> None:
+        """Wait for position t's rows, code the open lanes with them and ask for the next ones."""
+        open_A = np.flatnonzero(self._left_B > t)
+        if len(open_A):
+            symbols_A = coder.code(self._weights.freqs(open_A), self._lanes_B[open_A])
+            self._chunk_BT[open_A, t] = symbols_A
+        rows_BV = self._rows_BV
+        self._last_B = send(self._chunk_BT[:, t].copy(), rows_BV.device)
+        log_probs_B = rows_BV.gather(1, self._last_B[:, None])[:, 0].double()
+        if len(open_A) < len(self._left_B):
+            is_open_B = torch.from_numpy(self._left_B > t).to(rows_BV.device)
+            log_probs_B = torch.where(is_open_B, log_probs_B, 0.0)
+        self._nats = self._nats - log_probs_B.sum()
+        if t + 1 < self._chunk_BT.shape[1]:
+            self._ask()
+
+    def close_chunk(self) -> None:
+        """Let the predictor learn from the chunk."""
+        self._predictor.observe(torch.from_numpy(self._chunk_BT))
+
+    def end(self) -> float:
+        """Leave the predictor restored; return the nats of all that was coded."""
+        self._predictor.restore()
+        return float(self._nats)
+
+    def _ask(self) -> None:
+        self._rows_BV = self._predictor.step(self._last_B)
+        self._weights = to_weights(self._rows_BV, portable=self._predictor.is_portable)
+
+
+def _predictors(predictor: Predictor, turns: int) -> list[Predictor]:
+    """Return as many predictors of one law as there are turns."""
+    twins = [predictor.twin() for _ in range(turns - 1)]
+    if None in twins:
+        raise BitstreamError("this model's lanes cannot take turns")
+    return [predictor, *(twin for twin in twins if twin is not None)]
 
 
 def _cut(chunks: list[NDArray[np.int64]], lengths: Sequence[int]) -> list[NDArray[np.uint16]]:

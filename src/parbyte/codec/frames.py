@@ -28,31 +28,42 @@ def encode_frame(
     documents: Sequence[bytes],
     num_lanes: int,
     console: Console,
+    *,
+    turns: int = 1,
 ) -> tuple[Frame, float]:
     """Code whole documents as one frame; return it and the ideal codelength of its tokens in nats.
 
+    turns: see codec.drive.
     Raises DataError if the tokenizer cannot restore one of the documents.
     """
     ids = [tokenizer.encode(document) for document in documents]
     lanes = plan_lanes(ids, tokenizer.bos_id, num_lanes)
-    encoder = Encoder(lanes.tokens)
-    driven = drive(predictor, encoder, lanes.lengths, tokenizer.bos_id, console)
+    encoder = Encoder(lanes.tokens, has_checks=turns > 1)
+    driven = drive(predictor, encoder, lanes.lengths, tokenizer.bos_id, console, turns=turns)
     text = b"".join(documents)
-    frame = Frame(len(text), digest_text(text), lanes.lengths, lanes.continues, encoder.to_bytes())
+    frame = Frame(
+        len(text),
+        digest_text(text),
+        lanes.lengths,
+        lanes.continues,
+        encoder.to_bytes(),
+        encoder.checks,
+    )
     _require_plausible(frame)
     return frame, driven.nats
 
 
 def decode_frame(
-    predictor: Predictor, tokenizer: Tokenizer, frame: Frame, console: Console
+    predictor: Predictor, tokenizer: Tokenizer, frame: Frame, console: Console, *, turns: int = 1
 ) -> tuple[bytes, float]:
     """Return a frame's text, and the nats of its tokens as `encode_frame` does.
 
     Raises BitstreamError if the text is not the one that was coded.
     """
     _require_plausible(frame)
-    decoder = Decoder(frame.payload, tokenizer.vocab_size)
-    driven = drive(predictor, decoder, frame.lengths, tokenizer.bos_id, console)
+    checks = frame.checks if turns > 1 else None
+    decoder = Decoder(frame.payload, tokenizer.vocab_size, checks=checks)
+    driven = drive(predictor, decoder, frame.lengths, tokenizer.bos_id, console, turns=turns)
     stream = join_lanes(Lanes(driven.tokens, frame.continues), tokenizer.bos_id)
     text = tokenizer.decode(stream)
     if len(text) != frame.text_bytes or digest_text(text) != frame.text_digest:

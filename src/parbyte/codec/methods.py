@@ -12,10 +12,13 @@ from parbyte.base.log import Console
 from parbyte.codec.bitstream import BitstreamReader, BitstreamWriter, Header
 from parbyte.codec.conditions import (
     check_conditions,
+    choose_turns,
     coding_arithmetic,
     conditions,
     decoding_threads,
     explain,
+    place,
+    place_for,
 )
 from parbyte.codec.config import CodecConfig
 from parbyte.codec.frames import decode_frame, encode_frame
@@ -50,6 +53,7 @@ class Methods:
         text = b"".join(texts)
         packed = _zstd(text)
         kind, best = (ZSTD, packed) if len(packed) < len(text) else (STORED, text)
+        place(self._artifact, config.device)
         with coding_arithmetic(config.threads):
             if not self._model_may_win(text, len(best)):
                 return kind, best
@@ -81,6 +85,7 @@ class Methods:
 
     def _check(self, found: Header) -> Header:
         if self._checked is None or self._checked[0] != found:
+            place_for(found, self._artifact)
             here = conditions(self._artifact, found.threads)
             check_conditions(found, here)
             self._checked = found, here
@@ -95,7 +100,11 @@ class Methods:
         with coding_arithmetic(self._decoding_threads or decoding_threads(reader.header)):
             try:
                 text, nats = decode_frame(
-                    self._built(), self._artifact.tokenizer, frames[0], self._console
+                    self._built(),
+                    self._artifact.tokenizer,
+                    frames[0],
+                    self._console,
+                    turns=reader.header.turns,
                 )
             except BitstreamError as error:
                 raise explain(error, reader.header, here) from None
@@ -103,11 +112,13 @@ class Methods:
         return text
 
     def _code(self, texts: Sequence[bytes], config: CodecConfig) -> tuple[bytes, int, float]:
+        predictor, tokenizer = self._built(), self._artifact.tokenizer
+        turns = choose_turns(config, predictor, self._artifact)
         frame, nats = encode_frame(
-            self._built(), self._artifact.tokenizer, texts, config.lanes, self._console
+            predictor, tokenizer, texts, config.lanes, self._console, turns=turns
         )
         stream = io.BytesIO()
-        writer = BitstreamWriter(stream, conditions(self._artifact, config.threads))
+        writer = BitstreamWriter(stream, conditions(self._artifact, config.threads, turns))
         writer.write(frame)
         writer.close()
         return stream.getvalue(), sum(frame.lengths), nats

@@ -6,6 +6,7 @@ Coding itself is constriction's (24-bit probabilities, 32-bit words).
 Shapes: A open lanes.
 """
 
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -21,30 +22,63 @@ _WORD = np.dtype("<u4")
 
 
 class Coder(ABC):
-    """One direction of coding."""
+    """One direction of coding.
+
+    With checks it also sums up, chunk by chunk, the frequencies that it coded with (CRC-32): where
+    a decoder's model computes others than the encoder's, the chunk is known.
+    """
+
+    def __init__(self, *, has_checks: bool) -> None:
+        self._has_checks = has_checks
+        self._crc = 0
 
     @abstractmethod
     def code(self, freqs: Freqs, lanes_A: NDArray[np.intp]) -> NDArray[np.int64]:
         """Code the next symbol of each of these lanes and return them, int64[A]."""
 
+    @abstractmethod
+    def end_chunk(self) -> None:
+        """Say that the predictor's chunk ends here."""
+
+    def _note(self, groups_AG: NDArray[np.float32], members_AM: NDArray[np.float32]) -> None:
+        if self._has_checks:
+            self._crc = zlib.crc32(members_AM.data, zlib.crc32(groups_AG.data, self._crc))
+
 
 class Encoder(Coder):
     """Knows the symbols, one array a lane, and turns them into bytes."""
 
-    def __init__(self, known: Sequence[NDArray[np.uint16]]) -> None:
-        self._known = [lane.astype(np.int64) for lane in known]
-        self._position = 0
+    def __init__(self, known: Sequence[NDArray[np.uint16]], *, has_checks: bool = False) -> None:
+        super().__init__(has_checks=has_checks)
+        longest = max((len(lane) for lane in known), default=0)
+        self._known_BT = np.zeros((len(known), longest), np.uint16)
+        for row_T, lane in zip(self._known_BT, known, strict=True):
+            row_T[: len(lane)] = lane
+        self._position_B = np.zeros(len(known), np.int64)
         self._coder = _stream().queue.RangeEncoder()
         self._family = _frequencies_family()
+        self._checks: list[int] = []
 
     def code(self, freqs: Freqs, lanes_A: NDArray[np.intp]) -> NDArray[np.int64]:
         """See Coder."""
-        symbols_A = np.array([self._known[lane][self._position] for lane in lanes_A])
-        self._position += 1
+        symbols_A = self._known_BT[lanes_A, self._position_B[lanes_A]].astype(np.int64)
+        self._position_B[lanes_A] += 1
         groups_A, members_A = np.divmod(symbols_A.astype(np.int32), np.int32(freqs.group_size))
+        members_AM = freqs.members_of(groups_A)
         self._coder.encode(groups_A, self._family, freqs.groups_AG)
-        self._coder.encode(members_A, self._family, freqs.members_of(groups_A))
+        self._coder.encode(members_A, self._family, members_AM)
+        self._note(freqs.groups_AG, members_AM)
         return symbols_A
+
+    def end_chunk(self) -> None:
+        """See Coder."""
+        if self._has_checks:
+            self._checks.append(self._crc)
+
+    @property
+    def checks(self) -> tuple[int, ...]:
+        """One sum a chunk, each over everything up to the chunk's end."""
+        return tuple(self._checks)
 
     def to_bytes(self) -> bytes:
         """Return the bytes of everything coded so far."""
@@ -52,26 +86,45 @@ class Encoder(Coder):
 
 
 class Decoder(Coder):
-    """Turns an encoder's bytes into symbols."""
+    """Turns an encoder's bytes into symbols; checks are the encoder's, None if it had none."""
 
-    def __init__(self, payload: bytes, vocab_size: int) -> None:
+    def __init__(
+        self, payload: bytes, vocab_size: int, *, checks: tuple[int, ...] | None = None
+    ) -> None:
+        super().__init__(has_checks=checks is not None)
         if len(payload) % _WORD.itemsize:
             raise BitstreamError("the bitstream is damaged: a frame's bits end within a word")
         self._coder = _stream().queue.RangeDecoder(np.frombuffer(payload, _WORD).astype(np.uint32))
         self._vocab_size = vocab_size
         self._family = _frequencies_family()
+        self._checks = checks
+        self._num_chunks = 0
 
     def code(self, freqs: Freqs, lanes_A: NDArray[np.intp]) -> NDArray[np.int64]:
         """See Coder. Raises BitstreamError where no symbol fits the bits."""
         try:
             groups_A = self._coder.decode(self._family, freqs.groups_AG)
-            members_A = self._coder.decode(self._family, freqs.members_of(groups_A))
+            members_AM = freqs.members_of(groups_A)
+            members_A = self._coder.decode(self._family, members_AM)
         except AssertionError:  # how constriction reports bits that no symbol could have made
-            raise BitstreamError("the bitstream does not fit the model: no such bits") from None
+            raise BitstreamError(self._misfit("no such bits")) from None
+        self._note(freqs.groups_AG, members_AM)
         symbols_A = groups_A.astype(np.int64) * freqs.group_size + members_A
         if symbols_A.max() >= self._vocab_size:
-            raise BitstreamError("the bitstream does not fit the model: no such token")
+            raise BitstreamError(self._misfit("no such token"))
         return symbols_A
+
+    def end_chunk(self) -> None:
+        """See Coder. Raises BitstreamError if the encoder coded this chunk with other numbers."""
+        if self._checks is None:
+            return
+        if self._checks[self._num_chunks : self._num_chunks + 1] != (self._crc,):
+            raise BitstreamError(self._misfit("other probabilities than the encoder's"))
+        self._num_chunks += 1
+
+    def _misfit(self, what: str) -> str:
+        where = "" if self._checks is None else f" in chunk {self._num_chunks}"
+        return f"the bitstream does not fit the model: {what}{where}"
 
 
 def _stream() -> Any:

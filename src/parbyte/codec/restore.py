@@ -19,7 +19,7 @@ from parbyte.codec.archive import (
     finish,
     read_archive,
 )
-from parbyte.codec.bitstream import BitstreamReader
+from parbyte.codec.bitstream import PLAIN_MAGICS, BitstreamReader
 from parbyte.codec.compress import decompress_file
 from parbyte.codec.config import CodecConfig
 from parbyte.codec.crew import Crew
@@ -35,8 +35,6 @@ from parbyte.codec.salvage import (
 )
 from parbyte.codec.tree import FileBlocks, NamesSink, folder_entries, new_folder, stream_blocks
 from parbyte.pack.artifact import load_artifact
-
-_PLAIN = MAGIC[:4] + b"\x01"
 
 
 def compress_path(
@@ -90,7 +88,7 @@ def restore(
     with _opened_for_reading(source, needs_seek=is_salvage or document is not None) as stream:
         name = f"'{source}': " if isinstance(source, Path) else ""
         try:
-            if _first_bytes(stream) == _PLAIN:
+            if _first_bytes(stream) in PLAIN_MAGICS:
                 if is_salvage or document is not None:
                     raise RecipeError(f"{name}only archives made by `compress` have parts to find")
                 return _restore_plain(artifact_path, stream, source, out, console), []
@@ -105,7 +103,7 @@ def examine(
 ) -> tuple[ArchiveResult, list[Loss]]:
     """Decode an archive or a bitstream to nowhere and return what is damaged."""
     with _opened_for_reading(source, needs_seek=True) as stream:
-        is_plain = _first_bytes(stream) == _PLAIN
+        is_plain = _first_bytes(stream) in PLAIN_MAGICS
         given = source if isinstance(source, Path) else stream
         return restore(artifact_path, given, None, console, is_salvage=not is_plain, jobs=jobs)
 
@@ -115,7 +113,7 @@ def list_archive(source: Path | IO[bytes]) -> list[Listed]:
     with _opened_for_reading(source, needs_seek=True) as stream:
         name = f"'{source}': " if isinstance(source, Path) else ""
         try:
-            if _first_bytes(stream) != _PLAIN:
+            if _first_bytes(stream) not in PLAIN_MAGICS:
                 return list_documents(Source(stream))
             size = sum(frame.text_bytes for frame in BitstreamReader(stream).frames())
             return [Listed(b"", 0, size, False)]

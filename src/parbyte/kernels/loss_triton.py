@@ -5,7 +5,7 @@ late. Shapes: N rows, V vocab.
 """
 
 # Triton comes with torch for CUDA only.
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportIndexIssue=false
 
 import torch
 import triton

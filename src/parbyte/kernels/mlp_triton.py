@@ -6,7 +6,7 @@ Shapes: N rows, D model_dim, F mlp_dim; all multiples of the tile.
 """
 
 # Triton comes with torch for CUDA only.
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportIndexIssue=false
 
 import torch
 import triton

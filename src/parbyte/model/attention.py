@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from parbyte.kernels.attention import causal_attention
+from parbyte.kernels.filled_attention import filled_attention
 from parbyte.model.config import ModelConfig
 from parbyte.model.lanes import Matrix, project
 from parbyte.model.layers import norm_and_rotate
@@ -39,7 +40,9 @@ class Span:
 
     cos, sin: float32[T, 1, K]. mask: bool[B, 1, T, S] or None for plain causality. start: positions
     already in the cache. value_embed_BTGK: added to the values of the layers that want it.
-    dropout: share of each layer's output to drop; 0 outside training.
+    dropout: share of each layer's output to drop; 0 outside training. filled: of the one new
+    position in a cache of fixed shapes: its place, int64[1], and the first one that each lane sees,
+    int64[B]; it stands for mask and start.
     """
 
     cos: Tensor
@@ -48,6 +51,7 @@ class Span:
     start: int = 0
     value_embed_BTGK: Tensor | None = None
     dropout: float = 0.0
+    filled: tuple[Tensor, Tensor] | None = None
 
 
 class Attention(nn.Module):
@@ -73,11 +77,13 @@ class Attention(nn.Module):
         weights: BlockWeights,
         span: Span,
         store: tuple[Tensor, Tensor] | None,
+        num_wanted: int = 0,
     ) -> Tensor:
         """Return this layer's attention output [B, T, D].
 
         store: this layer's key and value buffers [B, G, capacity, K], written at
-        span.start .. span.start + T; None attends inside the call only.
+        span.start .. span.start + T; None attends inside the call only. num_wanted: return the last
+        positions only; 0 is all of them, as a slice from -0 is everything.
         """
         num_lanes, num_new, _ = normed_BTD.shape
         heads = project(normed_BTD, weights.qkv).view(num_lanes, num_new, -1, self.head_dim)
@@ -89,13 +95,21 @@ class Attention(nn.Module):
             v_BTGK = v_BTGK + span.value_embed_BTGK * scale
         q_BTHK, k_BTGK = qk_BTHK.split((self.num_heads, self.num_kv_heads), dim=2)
         q_BHTK, k_BGSK, v_BGSK = (x.transpose(1, 2) for x in (q_BTHK, k_BTGK, v_BTGK))
-        if store is not None:
-            k_BGSK = _append(store[0], k_BGSK, span.start)
-            v_BGSK = _append(store[1], v_BGSK, span.start)
-        y_BTHK = causal_attention(q_BHTK, k_BGSK, v_BGSK, mask=span.mask).transpose(1, 2)
+        if store is not None and span.filled is not None:
+            keys_BGSK, values_BGSK = store
+            keys_BGSK.index_copy_(2, span.filled[0], k_BGSK)
+            values_BGSK.index_copy_(2, span.filled[0], v_BGSK)
+            y_BHTK = filled_attention(q_BHTK, keys_BGSK, values_BGSK, *span.filled)
+        else:
+            if store is not None:
+                k_BGSK = _append(store[0], k_BGSK, span.start)
+                v_BGSK = _append(store[1], v_BGSK, span.start)
+            mask = None if span.mask is None else span.mask[:, :, -num_wanted:]
+            y_BHTK = causal_attention(q_BHTK[:, :, -num_wanted:], k_BGSK, v_BGSK, mask=mask)
+        y_BTHK = y_BHTK.transpose(1, 2)
         if self.is_exclusive:
-            y_BTHK = exclude_own_value(y_BTHK, v_BTGK)
-        return project(y_BTHK.reshape(num_lanes, num_new, -1), weights.out)
+            y_BTHK = exclude_own_value(y_BTHK, v_BTGK[:, -num_wanted:])
+        return project(y_BTHK.flatten(2), weights.out)
 
 
 def exclude_own_value(y_BTHK: Tensor, v_BTGK: Tensor) -> Tensor:

@@ -77,16 +77,20 @@ class Block(nn.Module):
         weights: BlockWeights,
         span: Span,
         store: tuple[Tensor, Tensor] | None,
+        num_wanted: int = 0,
     ) -> Tensor:
-        """Return the stream [B, T, D] after this layer; start_BTD is the stream before layer 0."""
+        """Return the stream [B, T, D] after this layer; start_BTD is the stream before layer 0.
+
+        num_wanted: return the last positions only; 0 is all.
+        """
         if self.lane_weights is not None:
             weights = self.lane_weights(weights)
         if weights.mix is not None:
             keep_D, start_D = weights.mix
             # Not addcmul: compiled, its result would be stored in float32.
             x_BTD = keep_D * x_BTD + start_D * start_BTD
-        attended_BTD = self.attn(rms_norm(x_BTD), weights, span, store)
-        x_BTD = x_BTD + drop(attended_BTD, span.dropout)
+        attended_BTD = self.attn(rms_norm(x_BTD), weights, span, store, num_wanted)
+        x_BTD = x_BTD[:, -num_wanted:] + drop(attended_BTD, span.dropout)
         changed_BTD = self._mlp(rms_norm(x_BTD), weights)
         return x_BTD + drop(changed_BTD, span.dropout)
 
@@ -143,8 +147,11 @@ class GPT(nn.Module):
         """Choose whether the layers of `config.loop` are repeated; a new model repeats them."""
         self.visits = self.config.visits if is_looping else tuple(range(self.config.num_layers))
 
-    def new_cache(self, num_lanes: int, capacity: int) -> Cache:
-        """Return an empty cache for `capacity` positions, bound to the weights of this moment."""
+    def new_cache(self, num_lanes: int, capacity: int, *, fixed: bool = False) -> Cache:
+        """Return an empty cache for `capacity` positions, bound to the weights of this moment.
+
+        fixed: see Cache.is_fixed.
+        """
         config, dtype, device = self.config, self.compute_dtype, self.embed.table.device
         shape = (num_lanes, config.num_kv_heads, capacity, config.head_dim)
         cos, sin = self._rotary(capacity)
@@ -160,14 +167,19 @@ class GPT(nn.Module):
             cos=cos,
             sin=sin,
             weights=weights,
+            position_1=torch.zeros(1, dtype=torch.int64, device=device),
+            first_B=torch.zeros(num_lanes, dtype=torch.int64, device=device),
+            is_fixed=fixed,
         )
 
-    def hidden(self, tokens_BT: Tensor, cache: Cache | None = None) -> Tensor:
+    def hidden(self, tokens_BT: Tensor, cache: Cache | None = None, *, num_last: int = 0) -> Tensor:
         """Return [B, T, D] after the last norm, in the compute dtype.
 
         cache: holds the positions before these; the T new ones are appended. Call with a cache
-        under torch.no_grad or inference_mode.
+        under torch.no_grad or inference_mode. num_last: return so many of the last positions only,
+        without a cache; the last layer then computes nothing for the others but keys and values.
         """
+        assert cache is None or not num_last
         dtype = self.compute_dtype
         last_token = None if cache is None else cache.last_token
         last_embed = None if cache is None else cache.last_embed
@@ -176,10 +188,9 @@ class GPT(nn.Module):
             previous_BT = previous_tokens(tokens_BT, last_token, self.config.bos_id)
         start_BTD, embed_BTD = self.embed(tokens_BT, previous_BT, last_embed, dtype)
         span = self._span(tokens_BT, cache)
-        x_BTD = self._run_blocks(drop(start_BTD, span.dropout), span, cache)
+        x_BTD = self._run_blocks(drop(start_BTD, span.dropout), span, cache, num_last)
         if cache is not None:
-            cache.length += tokens_BT.shape[1]
-            cache.last_token, cache.last_embed = tokens_BT[:, -1:], embed_BTD[:, -1:]
+            cache.advance(tokens_BT, embed_BTD)
         return rms_norm(x_BTD)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -192,20 +203,17 @@ class GPT(nn.Module):
             softcap=self.config.softcap,
         )
 
-    def loss(self, hidden_BTD: Tensor, targets_BT: Tensor) -> Tensor:
+    def forward(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Return the mean cross-entropy in nats over targets that are not -100."""
+        hidden = self.hidden(inputs_BT)
         return softcapped_cross_entropy(
-            hidden_BTD.flatten(0, 1),
-            self._head().to(hidden_BTD.dtype),
+            hidden.flatten(0, 1),
+            self._head().to(hidden.dtype),
             self.logit_bias,
             targets_BT.flatten(),
             scale=self.config.logit_scale,
             softcap=self.config.softcap,
         )
-
-    def forward(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        """Return the `loss` of the hidden states after these inputs."""
-        return self.loss(self.hidden(inputs_BT), targets_BT)
 
     def _layers(self) -> Sequence[Block]:
         return cast("Sequence[Block]", self.blocks)
@@ -228,6 +236,13 @@ class GPT(nn.Module):
         value_embed = None
         if self.value_embed is not None:
             value_embed = self.value_embed(tokens_BT, dtype)
+        if cache is not None and self.config.document_mask:
+            cache.note_documents(tokens_BT == self.config.bos_id)
+        if cache is not None and cache.is_fixed and num_new == 1:
+            at_1 = cache.position_1
+            cos, sin = cache.cos.index_select(0, at_1), cache.sin.index_select(0, at_1)
+            filled = (at_1, cache.first_B)
+            return Span(cos, sin, filled=filled, value_embed_BTGK=value_embed)
         if cache is None:
             start, (cos, sin) = 0, self._rotary(num_new)
         else:
@@ -252,8 +267,11 @@ class GPT(nn.Module):
         causal = lower_right_mask(num_new, document_BS.shape[1], tokens_BT.device)
         return same_document[:, None] & causal
 
-    def _run_blocks(self, start_BTD: Tensor, span: Span, cache: Cache | None) -> Tensor:
-        blocks, middle = self._layers(), len(self.visits) // 2
+    def _run_blocks(
+        self, start_BTD: Tensor, span: Span, cache: Cache | None, num_last: int
+    ) -> Tensor:
+        blocks, num_visits = self._layers(), len(self.visits)
+        middle = num_visits // 2
         if cache is None:
             layer_weights = [block.weights(start_BTD.dtype) for block in blocks]
         else:
@@ -263,7 +281,8 @@ class GPT(nn.Module):
             store = None if cache is None else (cache.keys[visit], cache.values[visit])
             if skips and visit >= middle:
                 x_BTD = self._join(x_BTD, skips.pop(), visit - middle)
-            x_BTD = blocks[layer](x_BTD, start_BTD, layer_weights[layer], span, store)
+            num_wanted = num_last if visit == num_visits - 1 else 0
+            x_BTD = blocks[layer](x_BTD, start_BTD, layer_weights[layer], span, store, num_wanted)
             if self.skip_weights is not None and visit < middle:
                 skips.append(x_BTD)
         return x_BTD

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from parbyte.base.errors import ArtifactError, RecipeError
 from parbyte.base.settings import read_table, to_table
 from parbyte.model.gpt import GPT
@@ -115,6 +117,7 @@ def _build_network(model: GPT, settings: PredictConfig, adapter: Any) -> Predict
     walk = {"window": settings.window, "stride": settings.stride}
     if settings.engine == "portable":
         return _build_portable(model, walk, adapter)
+    model.set_compute_dtype(getattr(torch, settings.dtype))
     if isinstance(adapter, TTTConfig):
         return TTTPredictor(model, adapter, **walk)
     if isinstance(adapter, LoraConfig):
@@ -123,7 +126,7 @@ def _build_network(model: GPT, settings: PredictConfig, adapter: Any) -> Predict
         return SlotPredictor(model, adapter, **walk)
     if settings.carry:
         return CarriedPredictor(model, **walk)
-    return NeuralPredictor(model, **walk)
+    return NeuralPredictor(model, window=settings.window, stride=settings.stride)
 
 
 def _build_portable(model: GPT, walk: dict[str, int], adapter: TTTConfig | None) -> Predictor:

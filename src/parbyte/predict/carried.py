@@ -43,9 +43,9 @@ class CarriedPredictor(Predictor):
         if self._fed:
             # The steps of this chunk are in the cache, and are to stay there.
             cache = copy.deepcopy(cache, {id(cache.weights): cache.weights})
-            self._rewind(cache)
+            cache.rewind(self._mark)
         hidden_BTD = self._model.hidden(self._inputs(tokens_BT), cache)
-        self._rewind(cache)
+        cache.rewind(self._mark)
         return self._model.logits(hidden_BTD).log_softmax(-1)
 
     @torch.inference_mode()
@@ -62,7 +62,7 @@ class CarriedPredictor(Predictor):
         """See Predictor. The chunk's keys and values stay; the oldest make room."""
         cache, inputs_BT = self._cache_for(len(chunk_BT)), self._inputs(chunk_BT)
         if not self._fed or not torch.equal(torch.cat(self._fed, dim=1), inputs_BT):
-            self._rewind(cache)
+            cache.rewind(self._mark)
             self._model.hidden(inputs_BT, cache)
         num_dropped = cache.length - (self._window - self.chunk)
         if num_dropped > 0:
@@ -88,13 +88,7 @@ class CarriedPredictor(Predictor):
     def _note(self, cache: Cache) -> None:
         """Remember where the past ends in the cache."""
         self._fed = []
-        self._past_length = cache.length
-        self._last = (cache.last_token, cache.last_embed)
-
-    def _rewind(self, cache: Cache) -> None:
-        """Go back to where the past ends; what lies behind is overwritten by what comes next."""
-        cache.length = self._past_length
-        cache.last_token, cache.last_embed = self._last
+        self._mark = cache.mark()
 
     def _inputs(self, tokens_BT: Tensor) -> Tensor:
         """Return the chunk's inputs int64[B, T]; its last token is none."""

@@ -27,6 +27,11 @@ class PredictConfig:
         choices=("torch", "portable"),
         doc="arithmetic of codec and score; portable: the same bits on every machine",
     )
+    dtype: str = setting(
+        "float32",
+        choices=("float32", "bfloat16"),
+        doc="of the torch engine's activations, matrices and cache; part of the law",
+    )
     carry: bool = setting(
         False, doc="keep the window's keys and values as it moves (predict.carried), not anew"
     )
@@ -40,6 +45,12 @@ class PredictConfig:
             "predict.stride",
             got=self.stride,
             want=f"at most predict.window ({self.window})",
+        )
+        require(
+            self.dtype == "float32" or self.engine == "torch",
+            "predict.dtype",
+            got=self.dtype,
+            want="float32 with the portable engine",
         )
         adapts = bool(self.stack) and self.stack[0].kind in NETWORK_STAGES
         require(

@@ -17,58 +17,60 @@ Shapes: B lanes, T positions, C inputs before the chunk, D model_dim, V vocab.
 import torch
 from torch import Tensor
 
-from parbyte.model.cache import Cache
 from parbyte.model.gpt import GPT
 from parbyte.predict.predictor import Predictor
+from parbyte.predict.steps import FixedSteps, GrowingSteps, Steps
 
 
 class NeuralPredictor(Predictor):
     """The artifact's network as a predictor: `step` keeps a KV cache, `log_probs` needs none."""
 
-    def __init__(self, model: GPT, *, window: int, stride: int) -> None:
+    def __init__(self, model: GPT, *, window: int, stride: int, fixed: bool | None = None) -> None:
+        """Bind a model where it is and in the dtype that it computes in.
+
+        fixed: step with shapes that never change (predict.steps); None: on a GPU.
+        """
         assert 1 <= stride <= window
         self.vocab_size = model.config.vocab_size
         self.chunk = stride
-        self._model = model
-        self._window = window
-        self._device = next(model.parameters()).device
+        self.model = model
+        self.window = window
+        self.device = next(model.parameters()).device
+        self._fixed = self.device.type == "cuda" if fixed is None else fixed
         self.restore()
 
     @torch.inference_mode()
     def log_probs(self, tokens_BT: Tensor) -> Tensor:
         """See Predictor. One parallel forward over the context and the chunk's inputs."""
-        return self._model.logits(self.hidden(tokens_BT)).log_softmax(-1)
+        return self.model.logits(self.hidden(tokens_BT)).log_softmax(-1)
 
     @torch.inference_mode()
     def hidden(self, tokens_BT: Tensor) -> Tensor:
         """Return the hidden states [B, T, D] that `log_probs` turns into rows."""
-        return self._model.hidden(self.inputs(tokens_BT))[:, -tokens_BT.shape[1] :]
+        return self.model.hidden(self.inputs(tokens_BT))[:, -tokens_BT.shape[1] :]
 
     @torch.inference_mode()
     def step(self, last_B: Tensor) -> Tensor:
-        """See Predictor. One position through the cache."""
-        return self._model.logits(self.step_hidden(last_B)).log_softmax(-1)
+        """See Predictor. One position through the cache; on a GPU nothing waits for it."""
+        steps, last_B1 = self._next(last_B)
+        return steps.step(last_B1).log_softmax(-1)
 
     @torch.inference_mode()
     def step_hidden(self, last_B: Tensor) -> Tensor:
-        """Return the hidden state [B, D] that `step` turns into a row."""
-        last_B1 = last_B.to(self._device)[:, None]
-        cache = self._cache if self._in_chunk and self._cache else self._open_chunk(len(last_B))
-        assert len(self._cached) <= self.chunk, "observe() comes after `chunk` steps"
-        hidden_B1D = self._model.hidden(last_B1, cache)
-        self._cached.append(last_B1)
-        return hidden_B1D[:, 0]
+        """Return the hidden state [B, D] that `step` turns into a row, good until the next step."""
+        steps, last_B1 = self._next(last_B)
+        return steps.hidden(last_B1)
 
     @torch.inference_mode()
     def observe(self, chunk_BT: Tensor) -> None:
         """See Predictor. The window moves on; the cache waits for the next `step`."""
         inputs_BC = self.inputs(chunk_BT)
-        self._context_BC = inputs_BC[:, max(0, inputs_BC.shape[1] - self._window + self.chunk) :]
-        self._first_B1 = chunk_BT[:, -1:].to(self._device)
+        self._context_BC = inputs_BC[:, max(0, inputs_BC.shape[1] - self.window + self.chunk) :]
+        self._first_B1 = chunk_BT[:, -1:].to(self.device)
         self._in_chunk = False
 
     def restore(self) -> None:
-        """See Predictor. Forgets the past; the weights never change."""
+        """See Predictor. Forgets the past and its memory; the weights never change."""
         self._context_BC: Tensor | None = None
         self._first_B1: Tensor | None = None
         self.drop_cache()
@@ -76,28 +78,40 @@ class NeuralPredictor(Predictor):
     def drop_cache(self) -> None:
         """Forget what was computed from the weights: they have changed."""
         self._in_chunk = False
-        self._cache: Cache | None = None
+        self._steps: Steps | None = None
         self._cached: list[Tensor] = []
+
+    def twin(self) -> "NeuralPredictor":
+        """See Predictor. Both read the same weights."""
+        return NeuralPredictor(self.model, window=self.window, stride=self.chunk, fixed=self._fixed)
 
     def inputs(self, tokens_BT: Tensor) -> Tensor:
         """Return context and chunk inputs int64[B, C + T]; a chunk's last token is no input."""
         context_BC, first_B1 = self.past(len(tokens_BT))
-        return torch.cat([context_BC, first_B1, tokens_BT[:, :-1].to(self._device)], dim=1)
+        return torch.cat([context_BC, first_B1, tokens_BT[:, :-1].to(self.device)], dim=1)
 
     def past(self, num_lanes: int) -> tuple[Tensor, Tensor]:
         """Return the context int64[B, C] and the chunk's first input int64[B, 1]."""
         if self._context_BC is None or self._first_B1 is None:
-            bos_B1 = torch.full((num_lanes, 1), self._model.config.bos_id, device=self._device)
+            bos_B1 = torch.full((num_lanes, 1), self.model.config.bos_id, device=self.device)
             return bos_B1[:, :0], bos_B1
         return self._context_BC, self._first_B1
 
-    def _open_chunk(self, num_lanes: int) -> Cache:
-        """Make the cache hold the context and nothing else; it often does so already."""
+    def _next(self, last_B: Tensor) -> tuple[Steps, Tensor]:
+        """Return the steps that take the next input, and the input [B, 1]: it counts as taken."""
+        last_B1 = last_B.to(self.device, non_blocking=True)[:, None]
+        if not self._in_chunk or self._steps is None:
+            self._steps = self._open_chunk(len(last_B))
+        assert len(self._cached) <= self.chunk, "observe() comes after `chunk` steps"
+        self._cached.append(last_B1)
+        return self._steps, last_B1
+
+    def _open_chunk(self, num_lanes: int) -> Steps:
+        """Return steps whose cache holds the context and nothing else; it often does so already."""
         context_BC, _ = self.past(num_lanes)
-        cache = self._cache or self._model.new_cache(num_lanes, self._window)
+        kind = FixedSteps if self._fixed else GrowingSteps
+        steps = self._steps or kind(self.model, num_lanes, self.window)
         if not self._cached or not torch.equal(torch.cat(self._cached, dim=1), context_BC):
-            cache.reset()
-            if context_BC.shape[1]:
-                self._model.hidden(context_BC, cache)
-        self._cache, self._cached, self._in_chunk = cache, [context_BC], True
-        return cache
+            steps.fill(context_BC)
+        self._cached, self._in_chunk = [context_BC], True
+        return steps

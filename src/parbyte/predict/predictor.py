@@ -68,6 +68,13 @@ class Predictor(ABC):
         """
         self._pending = ()
 
+    def twin(self) -> "Predictor | None":
+        """Return a second predictor with the same law and a past of its own.
+
+        None where lanes are not independent of each other, or where nothing would be gained.
+        """
+        return None
+
 
 def is_padding(last_B1: Tensor, chunk_BT: Tensor, bos_id: int) -> Tensor:
     """Return bool[B, T]: the tokens that say nothing, the BOS after BOS of an ended lane.

@@ -23,19 +23,19 @@ class Probe(Predictor):
         self.vocab_size, self.chunk = inner.vocab_size, inner.chunk
         self.is_portable = inner.is_portable
         self.seconds = 0.0
-        self._inner = inner
+        self.inner = inner
         self._chunk_BT: NDArray[np.float32] | None = None
         self._past: list[NDArray[np.float32]] = []
 
     @property
     def state_bytes(self) -> int:
         """Bytes of the arrays that the stage below holds itself."""
-        return sum(_num_bytes(value) for value in vars(self._inner).values())
+        return sum(_num_bytes(value) for value in vars(self.inner).values())
 
     def log_probs(self, tokens_BT: Tensor) -> Tensor:
         """See Predictor."""
         watch = Stopwatch()
-        rows_BTV = self._inner.log_probs(tokens_BT)
+        rows_BTV = self.inner.log_probs(tokens_BT)
         self.seconds += watch.elapsed_s()
         index_BT1 = tokens_BT.to(rows_BTV.device)[:, :, None]
         self._chunk_BT = -rows_BTV.gather(2, index_BT1)[:, :, 0].cpu().numpy()
@@ -43,7 +43,7 @@ class Probe(Predictor):
 
     def step(self, last_B: Tensor) -> Tensor:
         """See Predictor."""
-        return self._inner.step(last_B)
+        return self.inner.step(last_B)
 
     def observe(self, chunk_BT: Tensor) -> None:
         """See Predictor."""
@@ -51,12 +51,17 @@ class Probe(Predictor):
             self._past.append(self._chunk_BT)
         self._chunk_BT = None
         watch = Stopwatch()
-        self._inner.observe(chunk_BT)
+        self.inner.observe(chunk_BT)
         self.seconds += watch.elapsed_s()
+
+    def note(self, nats_BT: NDArray[np.float32], seconds: float) -> None:
+        """Keep the prices of chunks that were walked past the probe, and the seconds they took."""
+        self._past.append(nats_BT)
+        self.seconds += seconds
 
     def restore(self) -> None:
         """See Predictor. The prices that were kept stay until they are taken."""
-        self._inner.restore()
+        self.inner.restore()
 
     def take_nats(self) -> NDArray[np.float32]:
         """Return the prices of all chunks that were observed, float32[B, T] nats, and forget them.

@@ -33,7 +33,8 @@ class TTTPredictor(Predictor):
         self._artifact_model = model
         self._model = copy.deepcopy(model).eval()
         self._trained = choose_trained(self._model, settings.train, settings.last_blocks)
-        self._inner = NeuralPredictor(self._model, window=window, stride=stride)
+        # A CUDA graph would hold the weights of one chunk and cost more than it saves.
+        self._inner = NeuralPredictor(self._model, window=window, stride=stride, fixed=False)
         self.restore()
 
     def log_probs(self, tokens_BT: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import os
 import resource
 from collections import deque
+from typing import Any
 
 import torch
 
@@ -57,7 +58,7 @@ def set_arithmetic(device: torch.device, dtype: torch.dtype) -> None:
     torch.set_float32_matmul_precision("high" if is_reduced else "highest")
 
 
-def compile_options() -> dict[str, bool]:
+def compile_options() -> dict[str, Any]:
     """Return what torch.compile is told beyond its defaults."""
     from torch._inductor import config
 

@@ -5,7 +5,6 @@ Letters: B rows of this rank, T positions.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -46,7 +45,11 @@ class TrainStep:
         self._optimizer = optimizer
         self._device = device
         self._micro_rows = config.micro_rows(world.size)
-        self._forward = _compiled(model, device) if config.compile else model
+        self._forward: Callable[[Tensor, Tensor], Tensor] = model
+        if config.compile:
+            self._forward = torch.compile(
+                model, fullgraph=True, dynamic=False, options=compile_options()
+            )
         self._pace = Pace(device)
 
     def __call__(
@@ -83,13 +86,3 @@ class TrainStep:
         if self._device.type == "cpu":
             return tensor
         return tensor.pin_memory().to(self._device, non_blocking=True)
-
-
-def _compiled(model: GPT, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the model's forward pass, compiled as far as that pays."""
-    compiled = partial(torch.compile, fullgraph=True, dynamic=False, options=compile_options())
-    if device.type != "cpu" or model.compute_dtype != torch.float32:
-        return compiled(model)
-    # Left outside, the loss goes through its logits chunk by chunk and they stay in the cache.
-    hidden: Callable[[Tensor], Tensor] = compiled(model.hidden)
-    return lambda inputs_BT, targets_BT: model.loss(hidden(inputs_BT), targets_BT)

@@ -22,6 +22,9 @@ The first record belongs to the table: its COUNT is the number of records in use
 Shapes: N cells, H history, J entries of the undo log, K orders.
 """
 
+# In compiled code every whole number is an int64; to a type checker it is one of two types.
+# pyright: reportReturnType=false
+
 import numpy as np
 from numpy.typing import NDArray
 
