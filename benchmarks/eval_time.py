@@ -138,7 +138,7 @@ def stacked(stack: list[dict[str, Any]], artifact: Artifact, tape: Tape) -> Pred
         return build_predictor(replace(artifact, predict=settings))
     predictor: Predictor = tape
     for stage in stages:
-        predictor = build_row_stage(stage, predictor, artifact.tokenizer.bos_id)
+        predictor = build_row_stage(stage, predictor, artifact.tokenizer.bos_id, artifact.tokenizer)
     return predictor
 
 

@@ -366,6 +366,16 @@ class WordyTokenizer(Tokenizer):
         return bytes([token]) if token < 256 else self._PIECES[token - 257]
 
 
+class LettersTokenizer(WordyTokenizer):
+    """Names for the language's tokens: some share their first letters, CONTROL has no bytes."""
+
+    kind, vocab_size, bos_id = "letters", VOCAB, BOS
+    _PIECES = (b"", b"", *(b"a b c ab ac abc b\xc3 ca cab d da dad e f".split()))
+
+    def _piece(self, token: int) -> bytes:
+        return self._PIECES[token]
+
+
 class SpaceTwice(WordyTokenizer):
     """The table counts the space before a piece, and the loop counts it again."""
 

@@ -98,7 +98,7 @@ def stacked(inner: Predictor, *stages: dict[str, object]) -> Predictor:
     """Return row stages over a predictor, the lowest first."""
     for table in stages:
         config = ROW_STAGES[str(table["kind"])](**table)
-        inner = build_row_stage(config, inner, twins.BOS)
+        inner = build_row_stage(config, inner, twins.BOS, twins.LettersTokenizer())
     return inner
 
 
@@ -108,6 +108,7 @@ GATED = {**MIX, "mode": "gated"}
 NGRAM = {"kind": "ngram", "memory": 1 << 20}
 TILT = {"kind": "tilt", "memory": 1 << 20, "lowest": 1}
 SSE = {"kind": "sse"}
+BYTES = {"kind": "bytes", "memory": 1 << 20}
 
 HONEST: dict[str, tuple[Callable[[], Predictor], int]] = {
     "neural, sliding": (lambda: neural(12, 4), 12),
@@ -155,6 +156,8 @@ HONEST: dict[str, tuple[Callable[[], Predictor], int]] = {
     "gated mix over portable": (lambda: stacked(portable(12, 5), GATED), 12),
     "n-gram posterior over neural": (lambda: stacked(neural(12, 5), NGRAM), 12),
     "tilt, mix and sse over portable": (lambda: stacked(portable(12, 5), TILT, MIX, SSE), 12),
+    "bytes over portable": (lambda: stacked(portable(12, 5), BYTES), 12),
+    "bytes over mix over neural": (lambda: stacked(neural(16, 16), MIX, BYTES), 16),
     "learning online (of the tests)": (twins.OnlineBigram, 0),
 }
 """Name -> (how to make it, its window or 0). Every predictor of the package must be here."""

@@ -21,7 +21,7 @@ from parbyte.predict.adapter_config import (
 from parbyte.predict.carried import CarriedPredictor
 from parbyte.predict.config import PredictConfig
 from parbyte.predict.etlb import EtlbPredictor
-from parbyte.predict.expert_config import SseConfig
+from parbyte.predict.expert_config import BytesConfig, SseConfig
 from parbyte.predict.lora import LoraPredictor
 from parbyte.predict.neural import NeuralPredictor
 from parbyte.predict.predictor import Predictor
@@ -105,7 +105,9 @@ def _build(
     name = f"network, {adapter.kind}" if adapter else "network"
     predictor = look(_build_network(artifact.model, settings, adapter), name)
     for stage in settings.stack[is_adapted:]:
-        stage_over = build_row_stage(stage, predictor, artifact.tokenizer.bos_id)
+        stage_over = build_row_stage(
+            stage, predictor, artifact.tokenizer.bos_id, artifact.tokenizer
+        )
         predictor = look(stage_over, stage.kind)
     return predictor
 
@@ -138,15 +140,21 @@ def _build_portable(model: GPT, walk: dict[str, int], adapter: TTTConfig | None)
     return PortablePredictor(model, **walk)
 
 
-def build_row_stage(stage: Any, inner: Predictor, bos_id: int) -> Predictor:
-    """Return one stage over what stands below it."""
+def build_row_stage(
+    stage: Any, inner: Predictor, bos_id: int, tokenizer: Tokenizer | None = None
+) -> Predictor:
+    """Return one stage over what stands below it. tokenizer: for a stage that looks at bytes."""
     if isinstance(stage, EtlbConfig):
         return EtlbPredictor(inner, stage, bos_id)
     if isinstance(stage, TemperatureConfig):
         return TemperaturePredictor(inner, stage)
-    from parbyte.predict.mix import MixPredictor  # they load the compiler
+    from parbyte.predict.bytewise import BytesPredictor  # they load the compiler
+    from parbyte.predict.mix import MixPredictor
     from parbyte.predict.sse import SsePredictor
 
     if isinstance(stage, SseConfig):
         return SsePredictor(inner, stage, bos_id)
+    if isinstance(stage, BytesConfig):
+        assert tokenizer is not None, "stage 'bytes' needs the tokenizer"
+        return BytesPredictor(inner, stage, tokenizer)
     return MixPredictor(inner, stage, bos_id)

@@ -162,10 +162,28 @@ class SseConfig:
     share: float = setting(0.5, low=0.0, high=1.0, doc="of the map; the rest is left as it was")
 
 
+@dataclass(frozen=True, kw_only=True)
+class BytesConfig:
+    """A model of bytes learned from the scored text, multiplied with the row below."""
+
+    kind: str = setting("bytes", choices=("bytes",), doc="byte model over the vocabulary's bytes")
+    order: int = setting(6, low=0, high=16, unit="bytes", doc="longest context")
+    discount: float = setting(0.5, low=0.01, high=0.99, doc="taken from each count")
+    threshold: float = setting(
+        1e-4, low=0.0, high=0.1, doc="tokens whose common prefix is less likely share it evenly"
+    )
+    memory: int = _memory()
+    rate: float = setting(0.02, low=0.0, high=1.0, doc="step of the weights")
+    start_weight: float = setting(
+        0.1, low=0.0, high=2.0, doc="of the byte model before the mixture learns"
+    )
+
+
 ROW_STAGES: Mapping[str, type] = {
     "ngram": NgramConfig,
     "tilt": TiltConfig,
     "mix": MixConfig,
     "sse": SseConfig,
+    "bytes": BytesConfig,
 }
 """Kind -> settings of stages that can stand on any predictor."""

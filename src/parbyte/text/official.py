@@ -24,7 +24,7 @@ from parbyte.text.sentencepiece_model import (
     write_model,
 )
 from parbyte.text.sentencepiece_tokenizer import SPACE_MARK, load_processor
-from parbyte.text.tokenizer import Ids, Tokenizer, check_ids, printable
+from parbyte.text.tokenizer import Flags, Ids, Tokenizer, check_ids, printable
 
 _BOUNDARIES = (PieceType.CONTROL, PieceType.UNKNOWN, PieceType.UNUSED)
 
@@ -100,6 +100,10 @@ class OfficialTokenizer(Tokenizer):
         if self._is_boundary[token]:
             return self.model.pieces[token]
         return printable(self._table[token + self.vocab_size * int(self._has_space[token])])
+
+    def implied_spaces(self) -> tuple[Flags, Flags]:
+        """See Tokenizer."""
+        return ~self._is_boundary, self._has_space
 
     def _codes(self, ids: NDArray[np.integer]) -> NDArray[np.int64]:
         flat = check_ids(ids, self.vocab_size).astype(np.int64)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from parbyte.base.errors import ArtifactError, DataError
 
 Ids = NDArray[np.uint16]
+Flags = NDArray[np.bool_]
 
 
 class Tokenizer(ABC):
@@ -43,6 +44,16 @@ class Tokenizer(ABC):
     @abstractmethod
     def token_text(self, token: int) -> str:
         """Return a printable form of one id for reports."""
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return the bytes of one id that stands alone: without a space that others imply."""
+        return self.decode(np.array([token]))
+
+    def implied_spaces(self) -> tuple[Flags, Flags]:
+        """Return bool[V] twice, asks and takes: a space is implied before j where it stands after i
+        with asks[i] and takes[j].
+        """
+        return np.zeros(self.vocab_size, np.bool_), np.zeros(self.vocab_size, np.bool_)
 
     @abstractmethod
     def to_blob(self) -> bytes:

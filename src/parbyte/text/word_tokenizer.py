@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parbyte.text.piece_table import PieceTable
-from parbyte.text.tokenizer import Ids, Tokenizer, check_ids, printable
+from parbyte.text.tokenizer import Flags, Ids, Tokenizer, check_ids, printable
 from parbyte.text.word_spelling import shortest_spelling
 from parbyte.text.word_vocabulary import (
     LETTERS,
@@ -104,6 +104,11 @@ class WordTokenizer(Tokenizer):
         text = printable(self._table[token])
         is_tail = self._first_word - len(self.vocabulary.tails) <= token < self._first_word
         return f"##{text}" if is_tail else text
+
+    def implied_spaces(self) -> tuple[Flags, Flags]:
+        """See Tokenizer; a letter spelled by nibbles asks too, which no single id shows."""
+        takes_V = np.arange(self.vocab_size) >= self._first_word
+        return self._ends_word[: self.vocab_size], takes_V
 
     def _codes(self, ids: NDArray[np.integer]) -> NDArray[np.int64]:
         flat = check_ids(ids, self.vocab_size).astype(np.int64)

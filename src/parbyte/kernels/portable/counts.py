@@ -57,6 +57,13 @@ def new_table(num_records: int) -> Cells:
 
 
 @compiled()
+def clear_(cells: Cells) -> None:
+    """Make a table empty."""
+    cells[:] = 0
+    cells[KEY], cells[COUNT] = _OWN_KEY, 1
+
+
+@compiled()
 def put_(cells: Cells, undo: Ints, cell: int, value: int) -> None:
     """Write a cell, and log what it held. undo: int64[J, 2]; its first entry counts the others."""
     entry = undo[0, 0] + 1
@@ -121,7 +128,7 @@ def older_token(history_H: Cells, place: int, order: int, lanes: int, bos_id: in
 
 
 @compiled()
-def _add_(cells: Cells, undo: Ints, key: int, token: int, head: int, place: int) -> int:
+def add_(cells: Cells, undo: Ints, key: int, token: int, head: int, place: int) -> int:
     """Write a record that occurred once; return its cell."""
     cell = -1 - find(cells, key, token)
     put_(cells, undo, cell + KEY, key)
@@ -136,7 +143,7 @@ def _add_(cells: Cells, undo: Ints, key: int, token: int, head: int, place: int)
 
 
 @compiled()
-def _count_(cells: Cells, undo: Ints, node: int, token: int, place: int) -> int:
+def count_(cells: Cells, undo: Ints, node: int, token: int, place: int) -> int:
     """Count a follower of an open node; return its cell, or NONE if it is new there."""
     put_(cells, undo, node + COUNT, cells[node + COUNT] + 1)
     put_(cells, undo, node + LAST, place)
@@ -145,7 +152,7 @@ def _count_(cells: Cells, undo: Ints, node: int, token: int, place: int) -> int:
         put_(cells, undo, cell + COUNT, cells[cell + COUNT] + 1)
         put_(cells, undo, cell + LAST, place)
         return cell
-    added = _add_(cells, undo, follower_key(node), token, np.int64(cells[node + HEAD]), place)
+    added = add_(cells, undo, follower_key(node), token, np.int64(cells[node + HEAD]), place)
     put_(cells, undo, node + HEAD, added)
     put_(cells, undo, node + KINDS, cells[node + KINDS] + 1)
     put_(cells, undo, node + LONGER, cells[node + LONGER] + 1)
@@ -171,10 +178,10 @@ def learn_place_(
     token, before = np.int64(history_H[place]), place - skip * lanes
     node, follower = root_of(cells, trie), NONE
     if node < 0:
-        node = _add_(cells, undo, _ROOT_KEY, trie, np.int64(LEAF), place)
+        node = add_(cells, undo, _ROOT_KEY, trie, np.int64(LEAF), place)
     else:
         _open_if_leaf_(cells, undo, history_H, node, 0, lanes, bos_id, order, skip)
-        follower = _count_(cells, undo, node, token, place)
+        follower = count_(cells, undo, node, token, place)
     for length in range(1, order + 1):
         older = older_token(history_H, before, length, lanes, bos_id)
         if older == NONE or cells[node + HEAD] == LEAF:
@@ -183,10 +190,10 @@ def learn_place_(
         is_new = child < 0
         below = NONE
         if is_new:
-            child = _add_(cells, undo, context_key(node), older, np.int64(LEAF), place)
+            child = add_(cells, undo, context_key(node), older, np.int64(LEAF), place)
         else:
             _open_if_leaf_(cells, undo, history_H, child, length, lanes, bos_id, order, skip)
-            below = _count_(cells, undo, child, token, place)
+            below = count_(cells, undo, child, token, place)
         if below == NONE and follower != NONE:
             put_(cells, undo, follower + KINDS, cells[follower + KINDS] + 1)
             put_(cells, undo, node + LONGER, cells[node + LONGER] + 1)
@@ -211,14 +218,14 @@ def _open_if_leaf_(
     if cells[node + HEAD] != LEAF:
         return
     once = np.int64(cells[node + LAST])
-    follower = _add_(
+    follower = add_(
         cells, undo, follower_key(node), np.int64(history_H[once]), np.int64(NONE), once
     )
     put_(cells, undo, node + HEAD, follower)
     if length < order:
         older = older_token(history_H, once - skip * lanes, length + 1, lanes, bos_id)
         if older != NONE:
-            _add_(cells, undo, context_key(node), older, np.int64(LEAF), once)
+            add_(cells, undo, context_key(node), older, np.int64(LEAF), once)
 
 
 @compiled()
@@ -279,8 +286,7 @@ def forget_(
         for at in range(half):
             history_H[at] = history_H[kept - half + at]
         kept = half
-        cells[:] = 0
-        cells[KEY], cells[COUNT] = _OWN_KEY, 1
+        clear_(cells)
         for place in range(lanes, kept):
             if cells[COUNT] + MOST_RECORDS * len(orders_S) > num_records // 2:
                 break
