@@ -66,8 +66,19 @@ LINES = (
     Line("artifact", "demo", "artifact_bytes", _count("bytes"), "<= 400,000", _DEMO),
     Line("all stages but the report", "demo", "total_seconds", _count("s"), "", _DEMO),
     Line("peak memory", "demo", "peak_memory_bytes", _mib, "<= 3,072 MiB", _DEMO),
-    Line("encoding", "coding", "encode_tokens_per_s", _count("tokens/s"), ">= 2,500", _CODING),
-    Line("decoding", "coding", "decode_tokens_per_s", _count("tokens/s"), ">= 2,500", _CODING),
+    Line(
+        "its encoding, one lane", "demo", "encode_tokens_per_second", _count("tokens/s"), "", _DEMO
+    ),
+    Line("its decoding", "demo", "decode_tokens_per_second", _count("tokens/s"), "", _DEMO),
+    Line(
+        "encoding, network alone, 8 lanes",
+        "coding",
+        "encode_tokens_per_s",
+        _count("tokens/s"),
+        ">= 2,500",
+        _CODING,
+    ),
+    Line("decoding it", "coding", "decode_tokens_per_s", _count("tokens/s"), ">= 2,500", _CODING),
     Line(
         "decoding time, of encoding's",
         "coding",
