@@ -7,10 +7,7 @@ from torch import Tensor
 from parbyte.kernels.loss import fused_cross_entropy, plain_cross_entropy
 from parbyte.kernels.mlp import fused_mlp, plain_mlp
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
-]
+pytestmark = pytest.mark.gpu
 TOLERANCE = 1e-2
 
 
