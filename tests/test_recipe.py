@@ -125,7 +125,7 @@ def test_training_longer_than_the_track_allows_is_refused() -> None:
     assert "'train.seconds' is 200" in line and "allows 180" in line
     assert load_recipe("tiny", ["train.seconds=3 min"]).train.seconds == 180
     line = error_of("tiny", "quant.heal_seconds=30")
-    assert "'train.seconds' is 180 + 'quant.heal_seconds' 30" in line and "allows 180" in line
+    assert "'train.seconds' is 174 + 'quant.heal_seconds' 30" in line and "allows 180" in line
     healed = load_recipe("tiny", ["train.seconds=150", "quant.heal_seconds=30"])
     assert healed.quant.heals
 
@@ -170,7 +170,7 @@ def test_an_override_cannot_smuggle_in_a_second_key() -> None:
 
 def test_the_hash_counts_values_and_not_their_origins() -> None:
     plain = load_recipe("tiny")
-    assert load_recipe("tiny", ["train.seconds=180"]).sha256() == plain.sha256()
+    assert load_recipe("tiny", ["train.seconds=174"]).sha256() == plain.sha256()
     assert load_recipe("tiny", ["train.seconds=179"]).sha256() != plain.sha256()
 
 
