@@ -15,7 +15,7 @@ from torch import Tensor
 from parbyte.audit.scorer import Nats, Scorer, Scores, Stream
 from parbyte.base.errors import DataError
 from parbyte.predict.predictor import Predictor
-from parbyte.score.prices import row_prices
+from parbyte.predict.probe import row_prices
 from parbyte.text.lanes import Lanes, lane_offsets, plan_lanes
 
 

@@ -37,8 +37,7 @@ class Probe(Predictor):
         watch = Stopwatch()
         rows_BTV = self.inner.log_probs(tokens_BT)
         self.seconds += watch.elapsed_s()
-        index_BT1 = tokens_BT.to(rows_BTV.device)[:, :, None]
-        self._chunk_BT = -rows_BTV.gather(2, index_BT1)[:, :, 0].cpu().numpy()
+        self._chunk_BT = row_prices(rows_BTV, tokens_BT)
         return rows_BTV
 
     def step(self, last_B: Tensor) -> Tensor:
@@ -70,6 +69,12 @@ class Probe(Predictor):
         """
         past, self._past = self._past, []
         return np.concatenate(past, axis=1) if past else np.zeros((0, 0), np.float32)
+
+
+def row_prices(rows_BTV: Tensor, tokens_BT: Tensor) -> NDArray[np.float32]:
+    """Return what each token costs under its row of log-probabilities, nats float32[B, T]."""
+    index_BT1 = tokens_BT.to(rows_BTV.device)[:, :, None]
+    return -rows_BTV.gather(2, index_BT1)[:, :, 0].cpu().numpy()
 
 
 def _num_bytes(value: object) -> int:

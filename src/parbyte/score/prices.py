@@ -19,7 +19,7 @@ from parbyte.kernels.transfer import Arriving, send
 from parbyte.model.gpt import GPT
 from parbyte.predict.neural import NeuralPredictor
 from parbyte.predict.predictor import Predictor
-from parbyte.predict.probe import Probe
+from parbyte.predict.probe import Probe, row_prices
 from parbyte.predict.windows import Windows, plan_windows
 from parbyte.text.lanes import Lanes, lane_offsets
 
@@ -71,12 +71,6 @@ def chunk_prices(predictor: Predictor, lanes: Lanes, bos_id: int) -> Prices:
             count = max(0, min(stop, length) - start)
             yield offset + start + np.arange(count), row_T[:count]
     predictor.restore()
-
-
-def row_prices(rows_BTV: Tensor, tokens_BT: Tensor) -> NDArray[np.float32]:
-    """Return what each token costs under its row of log-probabilities, nats float32[B, T]."""
-    index_BT1 = tokens_BT.to(rows_BTV.device)[:, :, None]
-    return -rows_BTV.gather(2, index_BT1)[:, :, 0].cpu().numpy()
 
 
 def window_prices(predictor: NeuralPredictor, lanes: Lanes, bos_id: int) -> Prices:
