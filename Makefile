@@ -38,12 +38,8 @@ test: $(INSTALLED)
 
 demo: $(INSTALLED)
 	$(BIN)/parbyte run $(RECIPE) --out $(RUN)
-# The stage `prove` has decoded it in a fresh process; with more time, once more by hand.
-ifndef QUICK
-	$(BIN)/parbyte decompress $(RUN)/model.parbyte $(RUN)/heldout.pby -o $(RUN)/restored.txt
 	cmp $(RUN)/restored.txt $(RUN)/data/heldout.txt
-	@echo "the bitstream restores the held-out text byte for byte"
-endif
+	@echo "a fresh process restored the held-out text byte for byte: $(RUN)/restored.txt"
 	@echo "report     $(RUN)/report.html"
 	@echo "scorecard  $(RUN)/scorecard.json"
 
