@@ -44,9 +44,10 @@ PAGE = Path(__file__).parents[1] / "docs" / "compressors.md"
 PREAMBLE = """\
 # parbyte and general-purpose compressors
 
-Made by `python benchmarks/compressors.py`; every result is restored and compared. What the receiver knows beforehand:
-*alone*, nothing but the program; *prefix* and *joined*, the training text; *model*, parbyte's artifact, whose bytes are in
-the table and not in the bpb. Each compressor works on one core, parbyte on as many jobs as it says."""
+Made by `python benchmarks/compressors.py`; every result is restored and compared. What the
+receiver knows beforehand: *alone*, nothing but the program; *prefix* and *joined*, the training
+text; *model*, parbyte's artifact, whose bytes are in the table and not in the bpb. Each compressor
+works on one core, parbyte on as many jobs as it says."""
 MAX_TRAINING_BYTES = 8 << 20
 FRAME_BYTES = 1 << 20
 PPMD_ORDER, PPMD_MEMORY = 16, 256 << 20
