@@ -59,6 +59,14 @@ class TrainConfig:
     ema: float = setting(
         0.0, low=0.0, high=1.0, doc="averaging memory as a fraction of the steps so far; 0: off"
     )
+    ema_decay: float = setting(
+        0.0, low=0.0, high=0.999999, doc="averaging with a fixed memory: 0.997, 333 steps; 0: off"
+    )
+
+    mtp_heads: int = setting(
+        0, low=0, high=16, doc="heads that learn tokens further ahead and are dropped after training"
+    )
+    mtp_weight: float = setting(0.1, low=0.0, doc="what their mean nats count in the loss")
 
     dropout: float = setting(
         0.0,
@@ -101,6 +109,18 @@ class TrainConfig:
             "train.seconds",
             got=self.seconds,
             want="above 0 unless train.steps is",
+        )
+        require(
+            self.ema == 0 or self.ema_decay == 0,
+            "train.ema_decay",
+            got=self.ema_decay,
+            want=f"0 beside train.ema = {self.ema:g}: one average at a time",
+        )
+        require(
+            self.mtp_heads < self.seq_len - 1,
+            "train.mtp_heads",
+            got=self.mtp_heads,
+            want=f"so few that a window of train.seq_len = {self.seq_len} has a token for each",
         )
         rows, rest = divmod(self.batch_tokens, self.seq_len)
         require(

@@ -66,7 +66,7 @@ def train(
     with closing(run.loader):
         resume_(run)
         development = Development(data_folder, config, world, run.device)
-        train_step = TrainStep(run.model, run.optimizer, config, world, run.device)
+        train_step = TrainStep(run.objective, run.optimizer, config, world, run.device)
         if config.compile or run.device.type == "cuda":
             console.say("training: compiling and warming up, outside the clock")
             warm_up(train_step, run.tensors(), config, run.model.config, world)

@@ -14,14 +14,14 @@ from parbyte.base.settings import to_table
 from parbyte.base.world import World, barrier, init_process_group, sum_floats
 from parbyte.model.config import ModelConfig
 from parbyte.model.gpt import GPT
-from parbyte.model.roles import parameter_roles
 from parbyte.text.batches import Order, TrainBatches
 from parbyte.text.manifest import Manifest, load_manifest
 from parbyte.text.shards import open_shards
 from parbyte.train import checkpoint
-from parbyte.train.average import WeightAverage
+from parbyte.train.average import WeightAverage, new_average
 from parbyte.train.config import TrainConfig
 from parbyte.train.device import pick_device, pick_dtype, set_arithmetic, set_threads
+from parbyte.train.objective import Objective
 from parbyte.train.optim import Optimizer, build_optimizer
 from parbyte.train.step import StepLoss
 
@@ -45,7 +45,7 @@ class Run:
     world: World
     console: Console
     device: torch.device
-    model: GPT
+    objective: Objective
     optimizer: Optimizer
     average: WeightAverage | None
     loader: TrainBatches
@@ -59,6 +59,11 @@ class Run:
     recent: deque[StepLoss] = field(default_factory=lambda: deque(maxlen=_LOSS_MEMORY))
     dev_bpb: float | None = None
 
+    @property
+    def model(self) -> GPT:
+        """The model that is trained."""
+        return self.objective.model
+
     def weights(self) -> dict[str, Tensor]:
         """Return the live weights that count: the averaged ones, if there is an average."""
         if self.average is not None:
@@ -67,7 +72,7 @@ class Run:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every live tensor of a checkpoint by name."""
-        live = {f"model.{name}": p.detach() for name, p in self.model.named_parameters()}
+        live = {name: p.detach() for name, p in self.objective.named_parameters()}
         live |= {f"optimizer.{name}": t for name, t in self.optimizer.state().items()}
         if self.average is not None:
             live |= {f"average.{name}": t for name, t in self.average.weights().items()}
@@ -109,14 +114,15 @@ def begin_run(
     model.set_compute_dtype(dtype)
     model.set_dropout(config.dropout)
     parameters = dict(model.named_parameters())
+    objective = Objective(model, config.mtp_heads, config.mtp_weight)
     return Run(
         config=config,
         world=world,
         console=console,
         device=device,
-        model=model,
-        optimizer=build_optimizer(model, parameter_roles(model), config, world),
-        average=WeightAverage(parameters, config.ema) if config.ema else None,
+        objective=objective,
+        optimizer=build_optimizer(objective, objective.roles(), config, world),
+        average=new_average(parameters, config),
         loader=_open_loader(data_folder, manifest, config, world),
         fingerprint=_fingerprint(model_config, config, manifest),
         checkpoints=checkpoints,

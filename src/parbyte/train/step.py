@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from parbyte.base.world import World
-from parbyte.model.gpt import GPT
 from parbyte.text.batches import IGNORED
 from parbyte.train.config import TrainConfig
 from parbyte.train.device import Pace, compile_options
+from parbyte.train.objective import Objective
 from parbyte.train.optim import Optimizer
 
 
@@ -34,21 +34,21 @@ class TrainStep:
 
     def __init__(
         self,
-        model: GPT,
+        objective: Objective,
         optimizer: Optimizer,
         config: TrainConfig,
         world: World,
         device: torch.device,
     ) -> None:
-        """Bind model and optimizer; compiles lazily, at the first call of each kind."""
-        self._model = model
+        """Bind objective and optimizer; compiles lazily, at the first call of each kind."""
+        self._model = objective.model
         self._optimizer = optimizer
         self._device = device
         self._micro_rows = config.micro_rows(world.size)
-        self._forward: Callable[[Tensor, Tensor], Tensor] = model
+        self._forward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = objective
         if config.compile:
             self._forward = torch.compile(
-                model, fullgraph=True, dynamic=False, options=compile_options()
+                objective, fullgraph=True, dynamic=False, options=compile_options()
             )
         self._pace = Pace(device)
 
@@ -67,15 +67,16 @@ class TrainStep:
         """
         self._model.set_looping(is_looping)
         inputs_BT, targets_BT = self._to_device(inputs), self._to_device(targets)
-        losses, num_targets = [], 0
+        parts, num_targets = [], 0
         for start in range(0, len(inputs), self._micro_rows):
             rows = slice(start, start + self._micro_rows)
             count = int(np.count_nonzero(targets[rows] != IGNORED))
-            loss = self._forward(inputs_BT[rows], targets_BT[rows]) * (count / targets.size)
-            loss.backward()
-            losses.append(loss.detach())
+            loss, nats = self._forward(inputs_BT[rows], targets_BT[rows])
+            share = count / targets.size
+            (loss * share).backward()
+            parts.append(nats.detach() * share)
             num_targets += count
-        nats = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        nats = parts[0] if len(parts) == 1 else torch.stack(parts).sum()
         weight = num_targets / targets.size
         self._optimizer.step_(factor, momentum, weight)
         self._pace.step()
