@@ -37,10 +37,7 @@ def test_a_fixed_decay_is_a_mean_at_first_and_then_the_usual_recurrence() -> Non
         weight.copy_(torch.randn(3, 4, generator=generator))
         seen.append(weight.double().clone())
         average.update_(step)
-        if step < 10:
-            slow = torch.stack(seen).mean(0)
-        else:
-            slow = 0.9 * slow + 0.1 * seen[-1]
+        slow = torch.stack(seen).mean(0) if step < 10 else 0.9 * slow + 0.1 * seen[-1]
         torch.testing.assert_close(average.weights()["w"].double(), slow, atol=1e-6, rtol=0)
 
 

@@ -1,4 +1,4 @@
-"""Heads for tokens further ahead: their loss, their learning, and that they leave nothing behind."""
+"""Heads for tokens further ahead: their loss, their learning, and that none is left behind."""
 
 import dataclasses
 import math
@@ -127,9 +127,7 @@ def test_heads_learn_and_teach_the_network_but_are_not_in_the_weights(
     assert weights[0].keys() == weights[1].keys()
     assert not torch.equal(weights[0]["blocks.0.mlp.up"], weights[1]["blocks.0.mlp.up"])
     config = dataclasses.replace(train_config, mtp_heads=2, mtp_weight=0.2)
-    run = begin_run(
-        model_config, config, data_folder, tmp_path / "x", world=World(), console=quiet
-    )
+    run = begin_run(model_config, config, data_folder, tmp_path / "x", world=World(), console=quiet)
     run.loader.close()
     assert {"heads.0", "heads.1"} <= run.tensors().keys()
     assert not any("heads" in name for name in run.weights())

@@ -23,6 +23,7 @@ from parbyte.train.config import TrainConfig
 from parbyte.train.device import pick_device, pick_dtype, set_arithmetic, set_threads
 from parbyte.train.objective import Objective
 from parbyte.train.optim import Optimizer, build_optimizer
+from parbyte.train.rounding import Rounding, required
 from parbyte.train.step import StepLoss
 
 _LOSS_MEMORY = 20
@@ -46,6 +47,7 @@ class Run:
     console: Console
     device: torch.device
     objective: Objective
+    rounding: Rounding | None
     optimizer: Optimizer
     average: WeightAverage | None
     loader: TrainBatches
@@ -58,6 +60,8 @@ class Run:
     """Training seconds that earlier processes spent."""
     recent: deque[StepLoss] = field(default_factory=lambda: deque(maxlen=_LOSS_MEMORY))
     dev_bpb: float | None = None
+    qat_from: int | None = None
+    """First step that saw rounded weights; None before it."""
 
     @property
     def model(self) -> GPT:
@@ -96,13 +100,15 @@ def begin_run(
     *,
     world: World,
     console: Console,
+    rounding: Rounding | None = None,
 ) -> Run:
     """Build model, optimizer, average and loader for step 0, and join the ranks.
 
-    Raises RecipeError if the batch does not divide over the ranks, ResourceError if there is no
-    such device, DataError if model and tokenizer disagree.
+    Raises RecipeError if the batch does not divide over the ranks or `train.qat` lacks a rounding,
+    ResourceError if there is no such device, DataError if model and tokenizer disagree.
     """
     config.micro_rows(world.size)
+    rounding = required(rounding, config)
     manifest = load_manifest(data_folder)
     model_config = _fit_to_tokenizer(model_config, manifest)
     device = pick_device(config.device, world)
@@ -121,10 +127,11 @@ def begin_run(
         console=console,
         device=device,
         objective=objective,
+        rounding=rounding,
         optimizer=build_optimizer(objective, objective.roles(), config, world),
         average=new_average(parameters, config),
         loader=_open_loader(data_folder, manifest, config, world),
-        fingerprint=_fingerprint(model_config, config, manifest),
+        fingerprint=_fingerprint(model_config, config, manifest, rounding),
         checkpoints=checkpoints,
     )
 
@@ -150,6 +157,7 @@ def save(run: Run, elapsed_s: float, recent_losses: list[float]) -> None:
         elapsed_s=elapsed_s,
         loader=run.loader.state(),
         recent_losses=recent_losses,
+        qat_from=run.qat_from,
     )
     checkpoint.save_checkpoint(run.checkpoints, progress, run.tensors())
 
@@ -164,7 +172,7 @@ def _take_up(run: Run, folder: Path) -> str:
     except DataError as error:
         return str(error)
     run.loader.restore(found.loader)
-    run.step, run.resumed_s = found.step, found.elapsed_s
+    run.step, run.resumed_s, run.qat_from = found.step, found.elapsed_s, found.qat_from
     losses = torch.tensor(found.recent_losses, dtype=torch.float64, device=run.device)
     run.recent.extend(StepLoss(nats, 1.0) for nats in losses)
     run.console.say(f"training: resumed after step {found.step:,}, {found.elapsed_s:.1f} s")
@@ -197,11 +205,14 @@ def _open_loader(
     )
 
 
-def _fingerprint(model_config: ModelConfig, config: TrainConfig, manifest: Manifest) -> str:
+def _fingerprint(
+    model_config: ModelConfig, config: TrainConfig, manifest: Manifest, rounding: Rounding | None
+) -> str:
     return checkpoint.fingerprint_of(
         {
             "model": to_table(model_config),
             "train": {k: v for k, v in to_table(config).items() if k not in _BOOKKEEPING},
+            "grid": None if rounding is None else dict(rounding.settings),
             "tokenizer": manifest.tokenizer_sha256,
             "shards": manifest.splits["train"].shards,
         }

@@ -4,6 +4,7 @@ Letters: B rows of this rank, T positions.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from parbyte.train.config import TrainConfig
 from parbyte.train.device import Pace, compile_options
 from parbyte.train.objective import Objective
 from parbyte.train.optim import Optimizer
+from parbyte.train.rounding import Rounding, relative_error, rounded
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class TrainStep:
         config: TrainConfig,
         world: World,
         device: torch.device,
+        rounding: Rounding | None = None,
     ) -> None:
         """Bind objective and optimizer; compiles lazily, at the first call of each kind."""
         self._model = objective.model
@@ -51,6 +54,9 @@ class TrainStep:
                 objective, fullgraph=True, dynamic=False, options=compile_options()
             )
         self._pace = Pace(device)
+        self._rounding = rounding
+        self._parameters = dict(objective.model.named_parameters())
+        self._qat = config.qat
 
     def __call__(
         self,
@@ -60,12 +66,34 @@ class TrainStep:
         momentum: float,
         *,
         is_looping: bool = True,
+        hardness: float | None = None,
     ) -> StepLoss:
         """Make one step on this rank's rows, int64[B, T]; targets of -100 do not count.
 
         factor: multiplies every rate. momentum: Muon's. is_looping: repeat the model's loop.
+        hardness: let the network see rounded weights, so hard; None: exact ones.
         """
         self._model.set_looping(is_looping)
+        with self._seeing(hardness):
+            loss = self._learn(inputs, targets)
+        self._optimizer.step_(factor, momentum, loss.weight)
+        self._pace.step()
+        return loss
+
+    def rounding_error(self, hardness: float) -> float:
+        """Return how far rounding would move the weights now, relative to their size."""
+        assert self._rounding is not None
+        exact = {name: parameter.detach() for name, parameter in self._parameters.items()}
+        return relative_error(exact, self._rounding, self._qat, hardness)
+
+    def _seeing(self, hardness: float | None) -> AbstractContextManager[None]:
+        if hardness is None:
+            return nullcontext()
+        assert self._rounding is not None, "begin_run refuses qat without a rounding"
+        return rounded(self._parameters, self._rounding, self._qat, hardness)
+
+    def _learn(self, inputs: NDArray[np.int64], targets: NDArray[np.int64]) -> StepLoss:
+        """Leave the gradients of all parts of the batch."""
         inputs_BT, targets_BT = self._to_device(inputs), self._to_device(targets)
         parts, num_targets = [], 0
         for start in range(0, len(inputs), self._micro_rows):
@@ -77,10 +105,7 @@ class TrainStep:
             parts.append(nats.detach() * share)
             num_targets += count
         nats = parts[0] if len(parts) == 1 else torch.stack(parts).sum()
-        weight = num_targets / targets.size
-        self._optimizer.step_(factor, momentum, weight)
-        self._pace.step()
-        return StepLoss(nats, weight)
+        return StepLoss(nats, num_targets / targets.size)
 
     def _to_device(self, array: NDArray[np.int64]) -> Tensor:
         tensor = torch.from_numpy(array)
