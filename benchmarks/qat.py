@@ -1,6 +1,6 @@
 """Train a recipe with exact or with rounded weights, for the same steps: what packing then costs.
 
-    python benchmarks/qat.py [QAT] [--below 0.15] [--bits 6,4] [--recipe pr1430-tiny] [--steps 150]
+    python benchmarks/qat.py [QAT] [--below 0.15] [--bits 6,4] [--steps 150] [--set KEY=VALUE]
 
 QAT is off, straight, soft or noise. Every training has the same batches, one thread and no
 compiler. A row: bits of all matrices, then bits per byte on the development slice (windows without
@@ -70,12 +70,13 @@ def main() -> None:
     parser.add_argument("--bits", default="6,4")
     parser.add_argument("--recipe", default="pr1430-tiny")
     parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes")
     parser.add_argument("--work", type=Path, default=Path("runs/qat"))
     parser.add_argument("--json", type=Path, default=RESULT)
     arguments = parser.parse_args()
     changes = [f"train.qat={arguments.qat}", f"train.qat_below={arguments.below}"]
     changes += [f"train.steps={arguments.steps}", "train.compile=false", "train.threads=1"]
-    recipe = load_recipe(arguments.recipe, ["quant.clip=search", *changes])
+    recipe = load_recipe(arguments.recipe, [*changes, *arguments.changes])
     data = arguments.work / "data"
     if not data.is_dir():
         prepare(recipe.text, data, QUIET)
@@ -89,7 +90,7 @@ def main() -> None:
         row = measure(recipe, data, arguments.work / folder, quant)
         print(f"{way}, {bits} bits:", "  ".join(f"{k} {v}" for k, v in row.items()), flush=True)
         result["rows"][f"{way}, {bits} bits"] = row
-    result |= {"recipe": arguments.recipe, "steps": arguments.steps}
+    result |= {"recipe": arguments.recipe, "changes": [*changes[2:], *arguments.changes]}
     result |= {"hardware": describe_machine(), "versions": describe_versions()}
     write_json(arguments.json, result)
 
