@@ -11,6 +11,7 @@ from parbyte.recipe import RECIPES_FOLDER, Recipe, find_recipe, load_recipe, rec
 from parbyte.track import TRACKS_FOLDER, list_names, load_track
 
 RECIPES = list_names(RECIPES_FOLDER)
+BITS = ("embed", "table", "attn", "mlp", "proj")
 
 
 def write(folder: Path, text: str, name: str = "mine.toml") -> Path:
@@ -56,6 +57,24 @@ def test_the_seed_recipe_has_its_27_million_parameters() -> None:
     recipe = load_recipe("pr1430-base")
     model = GPT(replace(recipe.model, vocab_size=1024, bos_id=1))
     assert round(sum(p.numel() for p in model.parameters()) / 1e6, 2) == 27.07
+
+
+@pytest.mark.parametrize("name", ["pr1430", "pr1430-1gpu", "pr1430-tiny"])
+def test_the_seed_recipes_have_every_part_of_it_switched_on(name: str) -> None:
+    recipe = load_recipe(name)
+    model, training, quant = recipe.model, recipe.train, recipe.quant
+    assert model.xsa_layers == model.num_layers and model.smear == "static"
+    assert model.bigram_buckets and model.value_embed_layers == 2 and model.skips == "plain"
+    assert (training.mtp_heads, training.mtp_weight, training.ema_decay) == (2, 0.1, 0.997)
+    assert (training.qat, training.qat_below) == ("straight", 0.15)
+    assert (quant.method, quant.damping, quant.calibration) == ("gptq", 0.005, "train")
+    assert (quant.bits_attn, quant.bits_mlp, recipe.pack.coders) == (6, 6, ("lzma",))
+    assert recipe.predict.stack == ()
+
+
+@pytest.mark.parametrize("name", ["pr1430", "pr1430-1gpu"])
+def test_the_seed_recipes_share_one_network(name: str) -> None:
+    assert load_recipe(name).model == load_recipe("pr1430-base").model
 
 
 def test_the_baseline_recipe_has_the_parameters_of_its_record() -> None:
@@ -205,3 +224,26 @@ def test_a_loop_that_turns_on_but_does_not_exist_is_refused() -> None:
         load_recipe("tiny", ["train.loop_at=0.35"])
     recipe = load_recipe("tiny", ["train.loop_at=0.35", "model.loop=[0, 1, 2]"])
     assert recipe.model.loop == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "wanted"),
+    [
+        (["quant.allocation=sensitivity"], "'quant.allocation' = 'sensitivity'"),
+        ([], "'pack.fit' with 'quant.clip' = 'std'"),
+        (
+            ["quant.clip=search", *(f"quant.bits_{r}=16" for r in BITS)],
+            "'quant.bits_mlp' and the others keep all weights float16",
+        ),
+    ],
+)
+def test_training_on_a_grid_that_is_not_known_yet_is_refused(
+    overrides: list[str], wanted: str
+) -> None:
+    line = error_of("tiny", "train.qat=soft", *overrides)
+    assert "'train.qat' is 'soft'" in line and wanted in line
+
+
+def test_training_on_a_known_grid_is_a_recipe() -> None:
+    for change in ("pack.fit=false", "quant.clip=search"):
+        assert load_recipe("tiny", ["train.qat=soft", change]).train.qat == "soft"

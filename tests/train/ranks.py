@@ -16,7 +16,13 @@ from parbyte.base.world import init_process_group, leave_process_group, world_fr
 from parbyte.train.exchange import Gathering, average_gradients_, share_of
 from parbyte.train.loop import train
 
-CHANGES = {"log_every_seconds": 0.0, "grad_clip": 0.3, "dev_tokens": 1024, "row_normalize": True}
+CHANGES = {
+    "log_every_seconds": 0.0,
+    "grad_clip": 0.3,
+    "dev_tokens": 1024,
+    "row_normalize": True,
+    "mtp_heads": 1,
+}
 
 
 def main() -> None:

@@ -12,7 +12,13 @@ from parbyte.base.world import World
 from parbyte.train.exchange import average_gradients_, share_of
 from parbyte.train.loop import TrainResult
 
-CHANGES = {"log_every_seconds": 0.0, "grad_clip": 0.3, "dev_tokens": 1024, "row_normalize": True}
+CHANGES = {
+    "log_every_seconds": 0.0,
+    "grad_clip": 0.3,
+    "dev_tokens": 1024,
+    "row_normalize": True,
+    "mtp_heads": 1,
+}
 
 
 def losses_of(folder: Path) -> list[float]:
