@@ -1,0 +1,4 @@
+"""The system of openai/parameter-golf PR 1430 rung by rung: what it claims, and what is left of it.
+
+The one room besides audit that may import claims: it sets claimed numbers beside honest ones.
+"""
