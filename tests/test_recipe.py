@@ -11,6 +11,7 @@ from parbyte.recipe import RECIPES_FOLDER, Recipe, find_recipe, load_recipe, rec
 from parbyte.track import TRACKS_FOLDER, list_names, load_track
 
 RECIPES = list_names(RECIPES_FOLDER)
+BITS = ("embed", "table", "attn", "mlp", "proj")
 
 
 def write(folder: Path, text: str, name: str = "mine.toml") -> Path:
@@ -205,3 +206,26 @@ def test_a_loop_that_turns_on_but_does_not_exist_is_refused() -> None:
         load_recipe("tiny", ["train.loop_at=0.35"])
     recipe = load_recipe("tiny", ["train.loop_at=0.35", "model.loop=[0, 1, 2]"])
     assert recipe.model.loop == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "wanted"),
+    [
+        (["quant.allocation=sensitivity"], "'quant.allocation' = 'sensitivity'"),
+        ([], "'pack.fit' with 'quant.clip' = 'std'"),
+        (
+            ["quant.clip=search", *(f"quant.bits_{r}=16" for r in BITS)],
+            "'quant.bits_mlp' and the others keep all weights float16",
+        ),
+    ],
+)
+def test_training_on_a_grid_that_is_not_known_yet_is_refused(
+    overrides: list[str], wanted: str
+) -> None:
+    line = error_of("tiny", "train.qat=soft", *overrides)
+    assert "'train.qat' is 'soft'" in line and wanted in line
+
+
+def test_training_on_a_known_grid_is_a_recipe() -> None:
+    for change in ("pack.fit=false", "quant.clip=search"):
+        assert load_recipe("tiny", ["train.qat=soft", change]).train.qat == "soft"

@@ -20,7 +20,7 @@ from parbyte.model.config import ModelConfig
 from parbyte.pack.config import PackConfig
 from parbyte.predict.adapter_config import TTTConfig
 from parbyte.predict.config import PredictConfig
-from parbyte.quant.config import QuantConfig
+from parbyte.quant.config import FLOAT_BITS, QuantConfig
 from parbyte.text.config import TextConfig
 from parbyte.track import Track, load_track, read_toml, resolve_named_file
 from parbyte.train.config import TrainConfig
@@ -94,6 +94,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     _check_budget(recipe, str(path))
     _check_stack(recipe, str(path))
     _check_loop(recipe, str(path))
+    _check_qat(recipe, str(path))
     return recipe
 
 
@@ -216,6 +217,28 @@ def _check_loop(recipe: Recipe, where: str) -> None:
         raise RecipeError(
             f"{where}: 'train.loop_at' is {recipe.train.loop_at:g}, but 'model.loop' is empty; "
             "set it, or leave 'train.loop_at' out"
+        )
+
+
+def _check_qat(recipe: Recipe, where: str) -> None:
+    """Refuse a training on the packer's grid where that is known only after training."""
+    if recipe.train.qat == "off":
+        return
+    quant, qat = recipe.quant, f"'train.qat' is '{recipe.train.qat}'"
+    if quant.allocation != "std":
+        raise RecipeError(
+            f"{where}: {qat}, but 'quant.allocation' = '{quant.allocation}' chooses the grid after "
+            "training; set it to 'std'"
+        )
+    if recipe.pack.fit and quant.clip == "std":
+        raise RecipeError(
+            f"{where}: {qat}, but 'pack.fit' with 'quant.clip' = 'std' chooses the grid after "
+            "training; set 'pack.fit' to false or 'quant.clip' to 'search'"
+        )
+    if all(bits == FLOAT_BITS for key, bits in quant.grid.items() if key.startswith("bits_")):
+        raise RecipeError(
+            f"{where}: {qat}, but 'quant.bits_mlp' and the others keep all weights float16; "
+            "lower one"
         )
 
 

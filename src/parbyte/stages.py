@@ -104,10 +104,19 @@ def _stamps(path: Path) -> list[list[Any]]:
 def _train_model(run: Run, records: Records) -> StageResult:
     from safetensors.torch import save
 
+    from parbyte.quant.view import packer_rounding
     from parbyte.train.loop import train
 
-    shape, data = _model_shape(run), run.path(DATA_FOLDER)
-    result = train(shape, run.recipe.train, data, run.folder, world=run.world, console=run.console)
+    shape, data, recipe = _model_shape(run), run.path(DATA_FOLDER), run.recipe
+    result = train(
+        shape,
+        recipe.train,
+        data,
+        run.folder,
+        world=run.world,
+        console=run.console,
+        rounding=packer_rounding(shape, recipe.quant, data) if recipe.train.qat != "off" else None,
+    )
     if not run.world.is_main:
         return StageResult()
     write_bytes(run.path(WEIGHTS_FILE), save(result.weights))
@@ -118,6 +127,7 @@ def _train_model(run: Run, records: Records) -> StageResult:
         "tokens_per_second": result.tokens_per_second,
         "final_loss": result.final_loss,
         "dev_bpb": result.dev_bpb,
+        "qat_from": result.qat_from,
         "peak_memory_bytes": result.peak_memory_bytes,
         "parameters": sum(weight.numel() for weight in result.weights.values()),
         "ranks": run.world.size,
@@ -149,7 +159,9 @@ def _train_depends_on(run: Run, records: Records) -> Any:
     settings = to_table(run.recipe.train)
     # How often a checkpoint is written decides what a kill costs, and nothing else.
     del settings["checkpoint_seconds"]
-    return [to_table(run.recipe.model), settings]
+    # Weights that have seen the packer's grid depend on it.
+    grid = run.recipe.quant.grid if run.recipe.train.qat != "off" else None
+    return [to_table(run.recipe.model), settings, grid]
 
 
 def _pack_artifact(run: Run, records: Records) -> StageResult:

@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from parbyte.train.average import WeightAverage
+from parbyte.base.errors import RecipeError
+from parbyte.train.average import WeightAverage, new_average
+from parbyte.train.config import TrainConfig
 
 
 def test_the_average_equals_its_recurrence_in_float64() -> None:
@@ -23,6 +25,26 @@ def test_nothing_of_the_first_weights_remains() -> None:
     weight.fill_(1.0)
     average.update_(0)
     assert torch.equal(average.weights()["w"], torch.ones(2))
+
+
+def test_a_fixed_decay_is_a_mean_at_first_and_then_the_usual_recurrence() -> None:
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.full((3, 4), 1e9)
+    average = new_average({"w": weight}, TrainConfig(ema_decay=0.9))
+    assert average is not None
+    seen = []
+    for step in range(30):
+        weight.copy_(torch.randn(3, 4, generator=generator))
+        seen.append(weight.double().clone())
+        average.update_(step)
+        slow = torch.stack(seen).mean(0) if step < 10 else 0.9 * slow + 0.1 * seen[-1]
+        torch.testing.assert_close(average.weights()["w"].double(), slow, atol=1e-6, rtol=0)
+
+
+def test_two_averages_at_a_time_are_refused_and_none_is_none() -> None:
+    assert new_average({}, TrainConfig()) is None
+    with pytest.raises(RecipeError, match=r"'train\.ema_decay' is 0\.997.*train\.ema = 0\.1"):
+        TrainConfig(ema=0.1, ema_decay=0.997)
 
 
 def test_the_average_of_a_constant_is_the_constant() -> None:

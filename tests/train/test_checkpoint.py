@@ -17,7 +17,12 @@ from parbyte.train.checkpoint import (
 
 def progress_at(step: int) -> Progress:
     return Progress(
-        fingerprint="f", step=step, elapsed_s=1.5, loader={"row": 8}, recent_losses=[2.0, 1.0]
+        fingerprint="f",
+        step=step,
+        elapsed_s=1.5,
+        loader={"row": 8},
+        recent_losses=[2.0, 1.0],
+        qat_from=None,
     )
 
 
@@ -98,7 +103,7 @@ def test_other_tensors_are_refused_and_nothing_is_copied(tmp_path: Path) -> None
 def test_another_format_is_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, progress_at(1), tensors_of(1))
     path = tmp_path / "step-00000001" / "state.json"
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    path.write_text(path.read_text().replace('"format": 2', '"format": 1'))
     with pytest.raises(DataError, match="another format"):
         load_progress(path.parent)
 

@@ -8,7 +8,9 @@ from parbyte.train.journal import Journal, LogLine
 
 
 def line_at(step: int, loss: float = 2.0) -> LogLine:
-    return LogLine(step=step, seconds=step / 3, loss=loss, lr=0.02, tokens_per_s=1e4, dev_bpb=None)
+    return LogLine(
+        step=step, seconds=step / 3, loss=loss, lr=0.02, qat=False, tokens_per_s=1e4, dev_bpb=None
+    )
 
 
 def steps_in(path: Path) -> list[int]:
@@ -19,7 +21,7 @@ def test_lines_are_appended_as_json(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "log.jsonl", 0)
     journal.append(line_at(1))
     table = json.loads((tmp_path / "log.jsonl").read_text())
-    assert list(table) == ["step", "seconds", "loss", "lr", "tokens_per_s", "dev_bpb"]
+    assert list(table) == ["step", "seconds", "loss", "lr", "qat", "tokens_per_s", "dev_bpb"]
     assert table["seconds"] == 0.3333333333 and table["dev_bpb"] is None
 
 

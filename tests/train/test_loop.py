@@ -91,13 +91,14 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(
 def test_a_stopped_run_resumes_to_the_same_weights(
     tmp_path: Path, run_training: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    straight = run_training(tmp_path / "straight", grad_clip=0.5, dropout=0.1)
+    run_training = partial(run_training, grad_clip=0.5, dropout=0.1, mtp_heads=2)
+    straight = run_training(tmp_path / "straight")
     with monkeypatch.context() as patch:
         stop_at(patch, 13, save_at=10)
         with pytest.raises(KeyboardInterrupt):
-            run_training(tmp_path / "stopped", grad_clip=0.5, dropout=0.1, checkpoint_seconds=1e-9)
+            run_training(tmp_path / "stopped", checkpoint_seconds=1e-9)
     listener = Listener()
-    resumed = run_training(tmp_path / "stopped", grad_clip=0.5, dropout=0.1, console=listener)
+    resumed = run_training(tmp_path / "stopped", console=listener)
     assert any("resumed after step 10" in line for line in listener.lines)
     assert_same_weights(straight, resumed)
     assert (resumed.steps, resumed.final_loss) == (straight.steps, straight.final_loss)
@@ -228,14 +229,14 @@ def test_the_loop_is_off_until_its_fraction_of_the_budget(
     tmp_path: Path, data_folder: Path, train_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes: list[int] = []
-    forward = GPT.forward
+    hidden = GPT.hidden
 
-    def count(self: GPT, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+    def count(self: GPT, tokens_BT: Tensor) -> Tensor:
         if self.training:
             passes.append(len(self.visits))
-        return forward(self, inputs_BT, targets_BT)
+        return hidden(self, tokens_BT)
 
-    monkeypatch.setattr(GPT, "forward", count)
+    monkeypatch.setattr(GPT, "hidden", count)
     model = ModelConfig(num_layers=3, model_dim=32, num_heads=2, num_kv_heads=1, loop=(0, 1, 2))
     config = dataclasses.replace(train_config, steps=10, loop_at=0.4)
     train(model, config, data_folder, tmp_path, world=World(), console=Console(quiet=True))

@@ -16,7 +16,7 @@ def test_the_warm_up_leaves_no_trace(
 ) -> None:
     quiet = Console(quiet=True)
     run = begin_run(model_config, train_config, data_folder, tmp_path, world=World(), console=quiet)
-    train_step = TrainStep(run.model, run.optimizer, train_config, World(), run.device)
+    train_step = TrainStep(run.objective, run.optimizer, train_config, World(), run.device)
     batch = run.loader.next()
     train_step(*batch, 1.0, 0.9)
     before = {name: tensor.clone() for name, tensor in run.tensors().items()}

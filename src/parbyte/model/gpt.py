@@ -205,7 +205,10 @@ class GPT(nn.Module):
 
     def forward(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Return the mean cross-entropy in nats over targets that are not -100."""
-        hidden = self.hidden(inputs_BT)
+        return self.loss(self.hidden(inputs_BT), targets_BT)
+
+    def loss(self, hidden: Tensor, targets_BT: Tensor) -> Tensor:
+        """Return `forward`'s mean cross-entropy from what `hidden` returned."""
         return softcapped_cross_entropy(
             hidden.flatten(0, 1),
             self._head().to(hidden.dtype),

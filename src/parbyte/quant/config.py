@@ -1,10 +1,14 @@
 """The recipe's [quant] table: bits by role, and how the step of each row is chosen."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from parbyte.base.settings import require, setting
+from parbyte.base.settings import require, setting, to_table
 
 FLOAT_BITS = 16
+# Keys that decide how weights are rounded on a grid, not the grid itself.
+_ON_THE_GRID = ("method", "damping", "act_order", "calibration", "calibration_tokens")
+_ON_THE_GRID += ("rate_weight", "heal_steps", "heal_seconds", "heal_from", "heal_lr")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +102,11 @@ class QuantConfig:
             got=self.heal_seconds,
             want="0 when heal_steps is set",
         )
+
+    @property
+    def grid(self) -> dict[str, Any]:
+        """The settings that decide the grid of given weights, as plain values."""
+        return {key: value for key, value in to_table(self).items() if key not in _ON_THE_GRID}
 
     @property
     def calibrates(self) -> bool:

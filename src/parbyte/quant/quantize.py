@@ -64,11 +64,8 @@ def quantize_weights(
             if scales is not None:
                 scale = scales[name]
             else:
-                row_factor = _row_factor(matrix, roles[name], config, token_counts)
-                if step_factors is not None and name in step_factors:
-                    ones = torch.ones(matrix.shape[:-1]) if row_factor is None else row_factor
-                    row_factor = ones * step_factors[name]
-                scale = _choose_scale(matrix, roles[name], bits, config, row_factor)
+                step = 1.0 if step_factors is None else step_factors.get(name, 1.0)
+                scale = choose_scale(matrix, roles[name], bits, config, token_counts, step)
             factor = None if factors is None else factors.get(name)
             quantized[name] = _round(matrix, scale, bits, factor, config.rate_weight)
     return quantized
@@ -116,23 +113,28 @@ def with_coarser_steps(config: QuantConfig, factor: float) -> QuantConfig:
     )
 
 
-def _row_factor(
-    weight_RC: Tensor, role: Role, config: QuantConfig, token_counts: Tensor | None
-) -> Tensor | None:
-    if token_counts is None or role is not Role.EMBED:
-        return None
-    assert len(token_counts) == len(weight_RC), "one count for each token of the vocabulary"
-    return frequency_factor(token_counts, config.frequency_power)
-
-
-def _choose_scale(
-    weight_RC: Tensor, role: Role, bits: int, config: QuantConfig, factor_R: Tensor | None
+def choose_scale(
+    weight_RC: Tensor,
+    role: Role,
+    bits: int,
+    config: QuantConfig,
+    token_counts: Tensor | None = None,
+    step_factor: float = 1.0,
 ) -> Tensor:
+    """Return the float16[..., R] scales that the recipe's clip rule gives one tensor, or a stack.
+
+    token_counts, step_factor: see quantize_weights.
+    """
     digits = config.scale_digits
     if config.clip == "max" or role is Role.SCALAR:
         return max_scale(weight_RC, bits, digits)
     if config.clip == "search":
         return search_scale(weight_RC, bits, digits)
+    factor_R = weight_RC.new_full(weight_RC.shape[-2:-1], step_factor)
+    if token_counts is not None and role is Role.EMBED:
+        assert factor_R.shape == token_counts.shape, "one count for each token of the vocabulary"
+        by_count_R = frequency_factor(token_counts, config.frequency_power)
+        factor_R = factor_R * by_count_R.to(factor_R.device)
     return std_scale(weight_RC, bits, digits, clip_std_of(role, config), factor_R)
 
 

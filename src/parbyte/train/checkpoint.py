@@ -20,7 +20,7 @@ from torch import Tensor
 from parbyte.base.errors import DataError
 from parbyte.base.files import read_json, resource_error, write_bytes, write_json
 
-_FORMAT = 1
+_FORMAT = 2
 _TENSORS_FILE = "tensors.safetensors"
 _STATE_FILE = "state.json"
 _PREFIX = "step-"
@@ -37,6 +37,8 @@ class Progress:
     elapsed_s: float
     loader: dict[str, int]
     recent_losses: list[float]
+    qat_from: int | None
+    """First step that saw rounded weights; None before it."""
     format: int = _FORMAT
 
 

@@ -59,12 +59,30 @@ class TrainConfig:
     ema: float = setting(
         0.0, low=0.0, high=1.0, doc="averaging memory as a fraction of the steps so far; 0: off"
     )
+    ema_decay: float = setting(
+        0.0, low=0.0, high=0.999999, doc="averaging with a fixed memory: 0.997, 333 steps; 0: off"
+    )
+
+    mtp_heads: int = setting(
+        0, low=0, high=16, doc="heads for tokens further ahead, in training only"
+    )
+    mtp_weight: float = setting(0.1, low=0.0, doc="what their mean nats count in the loss")
 
     dropout: float = setting(
         0.0,
         low=0.0,
         high=0.9,
         doc="share of the embedding's and of every layer's outputs dropped in training",
+    )
+
+    qat: str = setting(
+        "off",
+        choices=("off", "straight", "soft", "noise"),
+        doc="late in training the network sees weights: exact | rounded on the packer's grid, "
+        "gradient straight through | drawn towards it, ever harder | with noise of its step",
+    )
+    qat_below: float = setting(
+        0.15, low=1e-6, high=1.0, doc="'late' is when the rates have fallen below this share"
     )
 
     dtype: str = setting(
@@ -101,6 +119,25 @@ class TrainConfig:
             "train.seconds",
             got=self.seconds,
             want="above 0 unless train.steps is",
+        )
+        require(
+            self.ema == 0 or self.ema_decay == 0,
+            "train.ema_decay",
+            got=self.ema_decay,
+            want=f"0 beside train.ema = {self.ema:g}: one average at a time",
+        )
+        require(
+            self.qat == "off" or (self.warmdown > 0 and self.min_lr < self.qat_below),
+            "train.qat_below",
+            got=self.qat_below,
+            want=f"above train.min_lr = {self.min_lr:g}, and train.warmdown above 0: else "
+            f"qat = '{self.qat}' would never turn on",
+        )
+        require(
+            self.mtp_heads < self.seq_len - 1,
+            "train.mtp_heads",
+            got=self.mtp_heads,
+            want=f"so few that a window of train.seq_len = {self.seq_len} has a token for each",
         )
         rows, rest = divmod(self.batch_tokens, self.seq_len)
         require(

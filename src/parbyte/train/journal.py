@@ -20,6 +20,8 @@ class LogLine:
     """Mean nats per token of the last steps."""
     lr: float
     """Rate of the matrices in the next step."""
+    qat: bool
+    """Whether the next step sees rounded weights."""
     tokens_per_s: float
     """Training speed since the line before."""
     dev_bpb: float | None

@@ -20,7 +20,14 @@ from parbyte.train.config import TrainConfig
 from parbyte.train.develop import Development
 from parbyte.train.device import peak_memory_bytes, seed_noise, synchronize
 from parbyte.train.journal import Journal, LogLine
-from parbyte.train.schedule import is_looping, is_warming_down, lr_factor, momentum_at
+from parbyte.train.rounding import Rounding
+from parbyte.train.schedule import (
+    is_looping,
+    is_warming_down,
+    lr_factor,
+    momentum_at,
+    qat_hardness,
+)
 from parbyte.train.state import Run, begin_run, resume_, save
 from parbyte.train.step import TrainStep
 from parbyte.train.warmup import warm_up
@@ -43,6 +50,8 @@ class TrainResult:
     """Bits per byte of `weights` on the development slice; None if it was not measured."""
     tokens_per_second: float
     peak_memory_bytes: int
+    qat_from: int | None
+    """First step that saw rounded weights; None without qat."""
 
 
 def train(
@@ -53,20 +62,33 @@ def train(
     *,
     world: World,
     console: Console,
+    rounding: Rounding | None = None,
 ) -> TrainResult:
     """Train a model on a prepared data folder and return its averaged weights.
 
     Writes run_folder/log.jsonl and run_folder/checkpoint/. A checkpoint of the same model, recipe
     and text is resumed; any other is dropped, and that is said.
-    Raises RecipeError when the batch does not divide over the ranks or the loss diverges.
+    rounding: what `train.qat` lets the network see.
+    Raises RecipeError when the batch does not divide over the ranks, the loss diverges or qat never
+    turns on.
     """
     console = console if world.is_main else Console(quiet=True)
     checkpoints = run_folder / "checkpoint"
-    run = begin_run(model_config, config, data_folder, checkpoints, world=world, console=console)
+    run = begin_run(
+        model_config,
+        config,
+        data_folder,
+        checkpoints,
+        world=world,
+        console=console,
+        rounding=rounding,
+    )
     with closing(run.loader):
         resume_(run)
         development = Development(data_folder, config, world, run.device)
-        train_step = TrainStep(run.model, run.optimizer, config, world, run.device)
+        train_step = TrainStep(
+            run.objective, run.optimizer, config, world, run.device, run.rounding
+        )
         if config.compile or run.device.type == "cuda":
             console.say("training: compiling and warming up, outside the clock")
             warm_up(train_step, run.tensors(), config, run.model.config, world)
@@ -133,6 +155,7 @@ class _Onlooker:
             seconds=tick.elapsed_s,
             loss=loss,
             lr=run.config.matrix_lr * lr_factor(run.config, run.step, tick.progress),
+            qat=qat_hardness(run.config, tick.progress) is not None,
             tokens_per_s=tokens / seconds if seconds > 0 else 0.0,
             dev_bpb=bpb,
         )
@@ -155,7 +178,10 @@ def _make_steps(run: Run, train_step: TrainStep, budget: Budget, onlooker: _Onlo
             break
         inputs, targets = run.loader.next()
         factor = lr_factor(config, run.step, tick.progress)
-        if config.dropout:
+        hardness = qat_hardness(config, tick.progress)
+        if hardness is not None and run.qat_from is None:
+            _begin_rounding(run, train_step, hardness)
+        if config.dropout or config.qat == "noise":
             seed_noise(config.seed, run.step, run.world)
         loss = train_step(
             inputs,
@@ -163,6 +189,7 @@ def _make_steps(run: Run, train_step: TrainStep, budget: Budget, onlooker: _Onlo
             factor,
             momentum_at(config, run.step),
             is_looping=is_looping(config, tick.progress),
+            hardness=hardness,
         )
         if run.average is not None:
             run.average.update_(run.step)
@@ -178,9 +205,24 @@ def _make_steps(run: Run, train_step: TrainStep, budget: Budget, onlooker: _Onlo
         )
 
 
+def _begin_rounding(run: Run, train_step: TrainStep, hardness: float) -> None:
+    run.qat_from = run.step
+    error = train_step.rounding_error(hardness)
+    assert error > 0.0, "rounding moves weights"
+    run.console.say(
+        f"training: qat = '{run.config.qat}' is on from step {run.step:,}, "
+        f"it moves the weights by {error:.2%} of their size"
+    )
+
+
 def _result(run: Run, budget: Budget) -> TrainResult:
     synchronize(run.device)
     seconds = budget.elapsed_s()
+    if run.config.qat != "off" and run.qat_from is None:
+        raise RecipeError(
+            f"training: qat = '{run.config.qat}' never turned on, {run.step:,} steps were too few; "
+            "raise the budget, or set 'train.qat_below' higher or 'train.qat' to 'off'"
+        )
     losses = run.recent_losses()
     tokens = run.step * run.config.batch_tokens
     result = TrainResult(
@@ -192,6 +234,7 @@ def _result(run: Run, budget: Budget) -> TrainResult:
         dev_bpb=run.dev_bpb,
         tokens_per_second=tokens / seconds,
         peak_memory_bytes=peak_memory_bytes(run.device),
+        qat_from=run.qat_from,
     )
     bpb = "" if result.dev_bpb is None else f", development {result.dev_bpb:.4f} bpb"
     run.console.say(

@@ -41,6 +41,16 @@ def is_looping(config: TrainConfig, progress: float) -> bool:
     return progress >= config.loop_at
 
 
+def qat_hardness(config: TrainConfig, progress: float) -> float | None:
+    """Return how hard weights are rounded at this progress; None while they are exact.
+
+    It rises from 0, where the falling rates pass `qat_below`, towards 1, where they would be 0.
+    """
+    factor = _warmdown_factor(config, progress)
+    is_late = config.qat != "off" and factor < config.qat_below
+    return 1.0 - factor / config.qat_below if is_late else None
+
+
 def _warmdown_factor(config: TrainConfig, progress: float) -> float:
     if not is_warming_down(config, progress):
         return 1.0

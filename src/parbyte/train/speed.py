@@ -12,10 +12,10 @@ from parbyte.base.clock import Stopwatch, now_s
 from parbyte.base.world import World
 from parbyte.model.config import ModelConfig
 from parbyte.model.gpt import GPT
-from parbyte.model.roles import parameter_roles
-from parbyte.train.average import WeightAverage
+from parbyte.train.average import new_average
 from parbyte.train.config import TrainConfig
 from parbyte.train.device import pick_device, pick_dtype, set_arithmetic, set_threads, synchronize
+from parbyte.train.objective import Objective
 from parbyte.train.optim import build_optimizer
 from parbyte.train.step import TrainStep
 
@@ -61,11 +61,11 @@ class Rehearsal:
         self.model = GPT(model_config, seed=config.seed).to(self.device)
         self.model.set_compute_dtype(dtype)
         self.model.set_dropout(config.dropout)
-        roles = parameter_roles(self.model)
-        optimizer = build_optimizer(self.model, roles, config, World())
+        objective = Objective(self.model, config.mtp_heads, config.mtp_weight)
+        optimizer = build_optimizer(objective, objective.roles(), config, World())
         parameters = dict(self.model.named_parameters())
-        self._average = WeightAverage(parameters, config.ema) if config.ema else None
-        self._step = TrainStep(self.model, optimizer, config, World(), self.device)
+        self._average = new_average(parameters, config)
+        self._step = TrainStep(objective, optimizer, config, World(), self.device)
         self._next_batch = next_batch or self._made_up_batch
 
     def step_seconds(self, steps: int, *, is_looping: bool) -> float:

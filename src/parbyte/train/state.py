@@ -14,15 +14,16 @@ from parbyte.base.settings import to_table
 from parbyte.base.world import World, barrier, init_process_group, sum_floats
 from parbyte.model.config import ModelConfig
 from parbyte.model.gpt import GPT
-from parbyte.model.roles import parameter_roles
 from parbyte.text.batches import Order, TrainBatches
 from parbyte.text.manifest import Manifest, load_manifest
 from parbyte.text.shards import open_shards
 from parbyte.train import checkpoint
-from parbyte.train.average import WeightAverage
+from parbyte.train.average import WeightAverage, new_average
 from parbyte.train.config import TrainConfig
 from parbyte.train.device import pick_device, pick_dtype, set_arithmetic, set_threads
+from parbyte.train.objective import Objective
 from parbyte.train.optim import Optimizer, build_optimizer
+from parbyte.train.rounding import Rounding, required
 from parbyte.train.step import StepLoss
 
 _LOSS_MEMORY = 20
@@ -45,7 +46,8 @@ class Run:
     world: World
     console: Console
     device: torch.device
-    model: GPT
+    objective: Objective
+    rounding: Rounding | None
     optimizer: Optimizer
     average: WeightAverage | None
     loader: TrainBatches
@@ -58,6 +60,13 @@ class Run:
     """Training seconds that earlier processes spent."""
     recent: deque[StepLoss] = field(default_factory=lambda: deque(maxlen=_LOSS_MEMORY))
     dev_bpb: float | None = None
+    qat_from: int | None = None
+    """First step that saw rounded weights; None before it."""
+
+    @property
+    def model(self) -> GPT:
+        """The model that is trained."""
+        return self.objective.model
 
     def weights(self) -> dict[str, Tensor]:
         """Return the live weights that count: the averaged ones, if there is an average."""
@@ -67,7 +76,7 @@ class Run:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every live tensor of a checkpoint by name."""
-        live = {f"model.{name}": p.detach() for name, p in self.model.named_parameters()}
+        live = {name: p.detach() for name, p in self.objective.named_parameters()}
         live |= {f"optimizer.{name}": t for name, t in self.optimizer.state().items()}
         if self.average is not None:
             live |= {f"average.{name}": t for name, t in self.average.weights().items()}
@@ -91,13 +100,15 @@ def begin_run(
     *,
     world: World,
     console: Console,
+    rounding: Rounding | None = None,
 ) -> Run:
     """Build model, optimizer, average and loader for step 0, and join the ranks.
 
-    Raises RecipeError if the batch does not divide over the ranks, ResourceError if there is no
-    such device, DataError if model and tokenizer disagree.
+    Raises RecipeError if the batch does not divide over the ranks or `train.qat` lacks a rounding,
+    ResourceError if there is no such device, DataError if model and tokenizer disagree.
     """
     config.micro_rows(world.size)
+    rounding = required(rounding, config)
     manifest = load_manifest(data_folder)
     model_config = _fit_to_tokenizer(model_config, manifest)
     device = pick_device(config.device, world)
@@ -109,16 +120,18 @@ def begin_run(
     model.set_compute_dtype(dtype)
     model.set_dropout(config.dropout)
     parameters = dict(model.named_parameters())
+    objective = Objective(model, config.mtp_heads, config.mtp_weight)
     return Run(
         config=config,
         world=world,
         console=console,
         device=device,
-        model=model,
-        optimizer=build_optimizer(model, parameter_roles(model), config, world),
-        average=WeightAverage(parameters, config.ema) if config.ema else None,
+        objective=objective,
+        rounding=rounding,
+        optimizer=build_optimizer(objective, objective.roles(), config, world),
+        average=new_average(parameters, config),
         loader=_open_loader(data_folder, manifest, config, world),
-        fingerprint=_fingerprint(model_config, config, manifest),
+        fingerprint=_fingerprint(model_config, config, manifest, rounding),
         checkpoints=checkpoints,
     )
 
@@ -144,6 +157,7 @@ def save(run: Run, elapsed_s: float, recent_losses: list[float]) -> None:
         elapsed_s=elapsed_s,
         loader=run.loader.state(),
         recent_losses=recent_losses,
+        qat_from=run.qat_from,
     )
     checkpoint.save_checkpoint(run.checkpoints, progress, run.tensors())
 
@@ -158,7 +172,7 @@ def _take_up(run: Run, folder: Path) -> str:
     except DataError as error:
         return str(error)
     run.loader.restore(found.loader)
-    run.step, run.resumed_s = found.step, found.elapsed_s
+    run.step, run.resumed_s, run.qat_from = found.step, found.elapsed_s, found.qat_from
     losses = torch.tensor(found.recent_losses, dtype=torch.float64, device=run.device)
     run.recent.extend(StepLoss(nats, 1.0) for nats in losses)
     run.console.say(f"training: resumed after step {found.step:,}, {found.elapsed_s:.1f} s")
@@ -191,11 +205,14 @@ def _open_loader(
     )
 
 
-def _fingerprint(model_config: ModelConfig, config: TrainConfig, manifest: Manifest) -> str:
+def _fingerprint(
+    model_config: ModelConfig, config: TrainConfig, manifest: Manifest, rounding: Rounding | None
+) -> str:
     return checkpoint.fingerprint_of(
         {
             "model": to_table(model_config),
             "train": {k: v for k, v in to_table(config).items() if k not in _BOOKKEEPING},
+            "grid": None if rounding is None else dict(rounding.settings),
             "tokenizer": manifest.tokenizer_sha256,
             "shards": manifest.splits["train"].shards,
         }

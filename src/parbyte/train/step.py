@@ -4,6 +4,7 @@ Letters: B rows of this rank, T positions.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from parbyte.base.world import World
-from parbyte.model.gpt import GPT
 from parbyte.text.batches import IGNORED
 from parbyte.train.config import TrainConfig
 from parbyte.train.device import Pace, compile_options
+from parbyte.train.objective import Objective
 from parbyte.train.optim import Optimizer
+from parbyte.train.rounding import Rounding, relative_error, rounded
 
 
 @dataclass(frozen=True)
@@ -34,23 +36,27 @@ class TrainStep:
 
     def __init__(
         self,
-        model: GPT,
+        objective: Objective,
         optimizer: Optimizer,
         config: TrainConfig,
         world: World,
         device: torch.device,
+        rounding: Rounding | None = None,
     ) -> None:
-        """Bind model and optimizer; compiles lazily, at the first call of each kind."""
-        self._model = model
+        """Bind objective and optimizer; compiles lazily, at the first call of each kind."""
+        self._model = objective.model
         self._optimizer = optimizer
         self._device = device
         self._micro_rows = config.micro_rows(world.size)
-        self._forward: Callable[[Tensor, Tensor], Tensor] = model
+        self._forward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = objective
         if config.compile:
             self._forward = torch.compile(
-                model, fullgraph=True, dynamic=False, options=compile_options()
+                objective, fullgraph=True, dynamic=False, options=compile_options()
             )
         self._pace = Pace(device)
+        self._rounding = rounding
+        self._parameters = dict(objective.model.named_parameters())
+        self._qat = config.qat
 
     def __call__(
         self,
@@ -60,26 +66,46 @@ class TrainStep:
         momentum: float,
         *,
         is_looping: bool = True,
+        hardness: float | None = None,
     ) -> StepLoss:
         """Make one step on this rank's rows, int64[B, T]; targets of -100 do not count.
 
         factor: multiplies every rate. momentum: Muon's. is_looping: repeat the model's loop.
+        hardness: let the network see rounded weights, so hard; None: exact ones.
         """
         self._model.set_looping(is_looping)
+        with self._seeing(hardness):
+            loss = self._learn(inputs, targets)
+        self._optimizer.step_(factor, momentum, loss.weight)
+        self._pace.step()
+        return loss
+
+    def rounding_error(self, hardness: float) -> float:
+        """Return how far rounding would move the weights now, relative to their size."""
+        assert self._rounding is not None
+        exact = {name: parameter.detach() for name, parameter in self._parameters.items()}
+        return relative_error(exact, self._rounding, self._qat, hardness)
+
+    def _seeing(self, hardness: float | None) -> AbstractContextManager[None]:
+        if hardness is None:
+            return nullcontext()
+        assert self._rounding is not None, "begin_run refuses qat without a rounding"
+        return rounded(self._parameters, self._rounding, self._qat, hardness)
+
+    def _learn(self, inputs: NDArray[np.int64], targets: NDArray[np.int64]) -> StepLoss:
+        """Leave the gradients of all parts of the batch."""
         inputs_BT, targets_BT = self._to_device(inputs), self._to_device(targets)
-        losses, num_targets = [], 0
+        parts, num_targets = [], 0
         for start in range(0, len(inputs), self._micro_rows):
             rows = slice(start, start + self._micro_rows)
             count = int(np.count_nonzero(targets[rows] != IGNORED))
-            loss = self._forward(inputs_BT[rows], targets_BT[rows]) * (count / targets.size)
-            loss.backward()
-            losses.append(loss.detach())
+            loss, nats = self._forward(inputs_BT[rows], targets_BT[rows])
+            share = count / targets.size
+            (loss * share).backward()
+            parts.append(nats.detach() * share)
             num_targets += count
-        nats = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
-        weight = num_targets / targets.size
-        self._optimizer.step_(factor, momentum, weight)
-        self._pace.step()
-        return StepLoss(nats, weight)
+        nats = parts[0] if len(parts) == 1 else torch.stack(parts).sum()
+        return StepLoss(nats, num_targets / targets.size)
 
     def _to_device(self, array: NDArray[np.int64]) -> Tensor:
         tensor = torch.from_numpy(array)
