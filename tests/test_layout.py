@@ -379,7 +379,8 @@ HONEST_PATH += ["pipeline", "scoring", "scorecard", "cli.app"]
 
 def test_no_honest_number_is_made_with_a_claim_in_memory() -> None:
     names = ", ".join(f"parbyte.{name}" for name in HONEST_PATH)
-    code = f"import sys, {names}; print(*[m for m in sys.modules if 'parbyte.claims' in m or 'parbyte.seed' in m])"
+    fenced = tuple(f"parbyte.{room}" for room in FENCES)
+    code = f"import sys, {names}; print(*[m for m in sys.modules if m.startswith({fenced})])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []

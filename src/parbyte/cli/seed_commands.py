@@ -1,4 +1,4 @@
-"""The command `seed`: take a run up the ladder of PR 1430, show claimed numbers beside coded ones."""
+"""The command `seed`: the ladder of PR 1430 over a run, claimed numbers beside coded ones."""
 
 import sys
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from parbyte.pipeline import run_stages
 
 _RECIPE = "pr1430-tiny"
 _FOLDER = "seed"
-_EXCERPT_BYTES = 1 << 16
+_EXCERPT_BYTES = 1 << 14
 
 
 def seed(

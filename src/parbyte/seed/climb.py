@@ -32,7 +32,7 @@ from parbyte.seed.twin import try_twin
 from parbyte.train.device import pick_device
 
 AUDIT = AuditConfig(
-    positions=6, sum_positions=2, exact_vocab=256, likely=128, drawn=128, noise_tokens=8192
+    positions=4, sum_positions=1, exact_vocab=256, likely=64, drawn=64, noise_tokens=4096
 )
 LADDER_FILE = "ladder.json"
 _RUNGS_FOLDER = "rungs"
@@ -48,7 +48,7 @@ class Climb:
     console: Console
     codec: CodecConfig
     text: Path | None = None
-    limit: int = 1 << 16
+    limit: int = 1 << 14
     """Bytes of the text that every rung is about."""
     audit: AuditConfig = AUDIT
 

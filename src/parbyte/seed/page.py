@@ -19,10 +19,7 @@ PAGE_FILE, PICTURE_FILE = "ladder.html", "ladder.svg"
 def write_page(ladder: Mapping[str, Any], folder: Path) -> Path:
     """Write the page and its picture into a folder, and return the page's path."""
     picture = draw(ladder)
-    # Pages with a dark background would swallow the dark text of a transparent picture.
-    start = picture.index(">", picture.index("<svg")) + 1
-    paper = '<rect width="100%" height="100%" fill="#ffffff"/>'
-    write_bytes(folder / PICTURE_FILE, (picture[:start] + paper + picture[start:]).encode())
+    write_bytes(folder / PICTURE_FILE, on_paper(picture).encode())
     path = folder / PAGE_FILE
     write_bytes(path, render(ladder, picture).encode())
     return path
@@ -41,6 +38,12 @@ def draw(ladder: Mapping[str, Any]) -> str:
         for rung in ladder["rungs"]
     ]
     return draw_ladder(bars)
+
+
+def on_paper(svg: str) -> str:
+    """Return a picture that can stand alone: a dark page would swallow its dark text."""
+    start = svg.index(">", svg.index("<svg")) + 1
+    return svg[:start] + '<rect width="100%" height="100%" fill="#ffffff"/>' + svg[start:]
 
 
 def render(ladder: Mapping[str, Any], picture: str) -> str:
