@@ -1,7 +1,7 @@
-"""Audit every specimen of the claims room; write the matrix and the noise figures into its page.
+"""Audit every specimen of the claims room; write the matrix and what is stored into its page.
 
-python benchmarks/claims.py           audit, and rewrite docs/claims.md between its markers
-python benchmarks/claims.py --noise   the noise figures alone, from results/null_test.json
+python benchmarks/claims.py            audit, and rewrite docs/claims.md between its markers
+python benchmarks/claims.py --stored   only what results/null_test.json and seed.json hold
 """
 
 import argparse
@@ -18,10 +18,14 @@ from parbyte.audit.run import BLACK_BOX, audit
 from parbyte.audit.verdict import TITLES, Verdict
 from parbyte.base.files import write_bytes
 from parbyte.base.log import Console
+from parbyte.report.figures import draw_sweep
+from parbyte.seed.page import claimed, coded, draw, measured, on_paper, verdict_words
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "claims.md"
-RESULT = ROOT / "benchmarks" / "results" / "null_test.json"
+DOCS = ROOT / "docs"
+PAGE = DOCS / "claims.md"
+NOISE_RESULT = ROOT / "benchmarks" / "results" / "null_test.json"
+LADDER_RESULT = ROOT / "benchmarks" / "results" / "seed.json"
 _MARKS = {"proof of invalidity": "**P**", "violation": "V", "note": "n"}
 _LAWS = {"seed": "#1430", "once": "#1430, each token counted once", "full_c": "#1605"}
 
@@ -31,11 +35,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--noise", action="store_true", help="leave the matrix as it is")
+    parser.add_argument("--stored", action="store_true", help="leave the matrix as it is")
     arguments = parser.parse_args()
-    if RESULT.is_file():
-        rewrite("noise", noise_table(json.loads(RESULT.read_text())))
-    if not arguments.noise:
+    if NOISE_RESULT.is_file():
+        results = json.loads(NOISE_RESULT.read_text())
+        rewrite("noise", noise_table(results))
+        if "sweep" in results:
+            write_bytes(DOCS / "sweep.svg", on_paper(draw_noise_sweep(results["sweep"])).encode())
+    if LADDER_RESULT.is_file():
+        ladder = json.loads(LADDER_RESULT.read_text())
+        rewrite("ladder", ladder_table(ladder))
+        write_bytes(DOCS / "ladder.svg", on_paper(draw(ladder)).encode())
+    if not arguments.stored:
         audit_all()
 
 
@@ -126,6 +137,35 @@ def noise_table(results: dict[str, Any]) -> str:
             f"| the model alone | {swept[f'model_{unit}']:.4f} |",
         ]
     return "\n".join(rows)
+
+
+def draw_noise_sweep(swept: dict[str, Any]) -> str:
+    """Return the sweep over noise as SVG: claimed bits a token by the tables' size."""
+    figures = {
+        f"2^{int(name).bit_length() - 1}" if name.isdigit() else "exact": value
+        for name, value in swept["claimed_bits_per_token"].items()
+    }
+    limit = swept["model_bits_per_token"]
+    labels = ("buckets of a table", "bits a token (claimed)", f"entropy {limit:.0f} bits")
+    return draw_sweep(figures, limit, labels)
+
+
+def ladder_table(ladder: dict[str, Any]) -> str:
+    """Return the ladder as Markdown."""
+    head = ["rung", "claimed", "the audit", "repaired", "measured", "coded", "the audit"]
+    rows = [f"| {' | '.join(head)} |", "| --- | --: | --- | --- | --: | --: | --- |"]
+    for rung in ladder["rungs"]:
+        cells = [claimed(rung), verdict_words(rung), rung["repair"], measured(rung), coded(rung)]
+        rows.append(f"| {' | '.join([rung['name'], *cells, rung['twin_verdict']])} |")
+    text, machine = ladder["text"], ladder["machine"]
+    summary = (
+        f"The top rung is claimed {ladder['claimed_below_twin_percent']:.1f} % below what its "
+        f"repaired twin measures, {ladder['claimed_below_best_measured_percent']:.1f} % below the "
+        f"best measured number. Text: {text['bytes']:,} bytes, {text['tokens']:,} tokens; network: "
+        f"{ladder['parameters']:,} parameters, `{ladder['run']}`; {ladder['seconds']:.0f} s on "
+        f"{machine['threads']} of {machine['cores']} cores of {machine['cpu']}."
+    )
+    return "\n".join([*rows, "", summary, "", "![The ladder, claimed and coded](ladder.svg)"])
 
 
 def rewrite(name: str, text: str) -> None:

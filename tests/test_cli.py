@@ -25,6 +25,7 @@ COMMANDS = (
     "list",
     "audit",
     "prove",
+    "seed",
     "inspect",
     "generate",
     "doctor",

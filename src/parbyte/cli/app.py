@@ -5,7 +5,14 @@ from typing import Annotated
 import typer
 
 import parbyte
-from parbyte.cli import archive_commands, audit_commands, doctor, model_commands, run_commands
+from parbyte.cli import (
+    archive_commands,
+    audit_commands,
+    doctor,
+    model_commands,
+    run_commands,
+    seed_commands,
+)
 
 app = typer.Typer(
     help="Train, pack, score and prove the best language model that fits in N bytes.",
@@ -26,6 +33,7 @@ _EXAMPLES = {
     archive_commands.test: "parbyte test runs/demo/model.parbyte notes.txt.pby",
     run_commands.prove: "parbyte prove runs/demo",
     audit_commands.audit: "parbyte audit runs/demo",
+    seed_commands.seed: "parbyte seed --out runs/seed",
     model_commands.inspect: "parbyte inspect runs/demo/model.parbyte",
     model_commands.generate: 'parbyte generate runs/demo/model.parbyte --prompt "In the "',
     doctor.doctor: "parbyte doctor",

@@ -1,27 +1,22 @@
 """What the command `audit` puts before the checks: a run, an artifact, somebody else's scorer."""
 
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from parbyte.audit.run import Answer
+from parbyte.audit.artifact_case import Case, artifact_subject, judge
 from parbyte.audit.run import audit as run_audit
 from parbyte.audit.scorer import Scorer
 from parbyte.audit.subject import AuditConfig, Subject
 from parbyte.audit.verdict import NotTested, Verdict
 from parbyte.base.errors import DataError, RecipeError
-from parbyte.base.files import read_json, sha256_bytes
+from parbyte.base.files import read_json
 from parbyte.base.log import Console
 from parbyte.cli.options import artifact_path, input_file
 from parbyte.codec.config import CodecConfig
 from parbyte.recipe import load_recipe
 from parbyte.run_folder import BITSTREAM_FILE, DATA_FOLDER, HELDOUT_FILE, LEDGER_FILE
 from parbyte.stages import TRAIN_FILE
-
-if TYPE_CHECKING:
-    from parbyte.pack.artifact import Artifact
 
 _DECODED_SAMPLE_BYTES = 1 << 15
 """How much of a text is coded and decoded where there is no bitstream yet."""
@@ -36,19 +31,6 @@ class Foreign:
     vocab: int
     bos: int
     chunk: int
-
-
-@dataclass(kw_only=True)
-class Case:
-    """A subject made from an artifact, with what its decoding needs and what is left out."""
-
-    subject: Subject
-    artifact: Path
-    bitstream: Path
-    text: bytes
-    """What the bitstream stands for: the subject's text or its beginning."""
-    codec: CodecConfig
-    gaps: list[NotTested] = field(default_factory=list)
 
 
 def audit_foreign(foreign: Foreign, config: AuditConfig, console: Console) -> Verdict:
@@ -86,7 +68,7 @@ def audit_run(
     artifact = load_artifact(path)
     documents = list(split_documents(folder / DATA_FOLDER, "heldout", artifact.tokenizer))
     heldout = input_file(folder / HELDOUT_FILE).read_bytes()
-    subject = _subject(folder.name, artifact, codec, documents, heldout)
+    subject = artifact_subject(folder.name, artifact, codec, documents, heldout)
     case = Case(
         subject=subject,
         artifact=path,
@@ -100,10 +82,10 @@ def audit_run(
     elif (folder / LEDGER_FILE).is_file():
         subject.ledger = read_ledger(folder / LEDGER_FILE)
     if deep_steps is None:
-        return _judge(case, config, console)
+        return judge(case, config, console)
     with tempfile.TemporaryDirectory(prefix="parbyte-audit-") as scratch:
         _prepare_rebuild(case, folder, deep_steps, Path(scratch))
-        return _judge(case, config, console)
+        return judge(case, config, console)
 
 
 def audit_model(
@@ -122,9 +104,11 @@ def audit_model(
         source, bitstream = Path(name) / "sample", Path(name) / "sample.pby"
         source.write_bytes(sample)
         compress_file(path, source, bitstream, codec, Console(quiet=True))
-        subject = _subject(str(path), artifact, codec, [artifact.tokenizer.encode(data)], data)
+        subject = artifact_subject(
+            str(path), artifact, codec, [artifact.tokenizer.encode(data)], data
+        )
         case = Case(subject=subject, artifact=path, bitstream=bitstream, text=sample, codec=codec)
-        return _judge(case, config, console)
+        return judge(case, config, console)
 
 
 def _prepare_rebuild(case: Case, folder: Path, deep_steps: int, scratch: Path) -> None:
@@ -154,66 +138,3 @@ def _judge_foreign(scorer: Scorer, config: AuditConfig, console: Console) -> Ver
     sample_N = made_up_text(scorer, np.random.default_rng(config.seed))
     subject = Subject(name=scorer.name, scorer=scorer, sample_N=sample_N)
     return run_audit(subject, config, console)
-
-
-def _subject(
-    name: str, artifact: "Artifact", codec: CodecConfig, documents: Sequence[Any], text: bytes
-) -> Subject:
-    import numpy as np
-
-    from parbyte.audit.lanes_scorer import LanesScorer
-    from parbyte.audit.subject import cut_sample
-    from parbyte.model.gpt import GPT
-    from parbyte.predict.build import build_predictor
-    from parbyte.predict.predictor import Predictor
-    from parbyte.text.lanes import MIN_LANE_TOKENS
-
-    bos_id, window = artifact.tokenizer.bos_id, int(artifact.predict.get("window", 0))
-    bos = np.array([bos_id], np.uint16)
-    stream_N = np.concatenate([part for document in documents for part in (bos, document)])
-
-    def scorer(predictor: Predictor) -> LanesScorer:
-        return LanesScorer(predictor, bos_id, name=name, window=window)
-
-    blank = GPT(artifact.model.config, seed=0).eval().requires_grad_(False)
-    small = scorer(build_predictor(artifact))
-    return Subject(
-        name=name,
-        scorer=small,
-        sample_N=cut_sample(small, stream_N),
-        text_N=stream_N,
-        text=text,
-        tokenizer=artifact.tokenizer,
-        untrained=scorer(build_predictor(replace(artifact, model=blank))),
-        full_scorer=LanesScorer(
-            build_predictor(artifact),
-            bos_id,
-            name=name,
-            num_lanes=codec.lanes,
-            min_lane_tokens=MIN_LANE_TOKENS,
-            window=window,
-        ),
-        artifact_sha256=artifact.sha256,
-    )
-
-
-def _judge(case: Case, config: AuditConfig, console: Console) -> Verdict:
-    """Make all checks; the bitstream, if it is there, must decode to the text."""
-    from parbyte.audit.decode import check_decode
-    from parbyte.codec.conditions import coding_arithmetic
-
-    subject, text, gaps = case.subject, case.text, case.gaps
-    decoded: list[Answer] = []
-    if case.bitstream.is_file():
-        decoded += check_decode(
-            case.artifact,
-            case.bitstream,
-            expected_sha256=sha256_bytes(text),
-            expected_bytes=len(text),
-            measured_nats=subject.ledger.nats if subject.ledger else None,
-        )
-        if len(text) < len(subject.text or b""):
-            reason = f"all but the text's first {len(text):,} bytes: there is no bitstream of it"
-            gaps = [*gaps, NotTested(check="T11", reason=reason)]
-    with coding_arithmetic(case.codec.threads):
-        return run_audit(subject, config, console, decoded, gaps)

@@ -108,7 +108,7 @@ def prove(
     is_coded = is_run_folder(recipe) and (Path(recipe) / BITSTREAM_FILE).is_file()
     if not is_coded or out or set_:
         return advance(recipe, out, set_, as_json, quiet, until="prove")
-    this = _open_run(recipe, None, None, console_for(quiet=quiet))
+    this = open_run(recipe, None, None, console_for(quiet=quiet))
     with crashes_kept_in(this.folder):
         prove_again(this)
     return _show_scorecard(this, as_json)
@@ -125,7 +125,7 @@ def advance(
 ) -> int:
     """Bring a recipe's run up to a stage and print what that stage left."""
     world = world_from_environment()
-    this = _open_run(recipe, out, set_, console_for(quiet=quiet or not world.is_main))
+    this = open_run(recipe, out, set_, console_for(quiet=quiet or not world.is_main))
     with crashes_kept_in(this.folder):
         records = run_stages(this, until=until)
     if not world.is_main:
@@ -138,7 +138,8 @@ def advance(
     return DONE
 
 
-def _open_run(recipe: str, out: Path | None, set_: list[str] | None, console: Console) -> Run:
+def open_run(recipe: str, out: Path | None, set_: list[str] | None, console: Console) -> Run:
+    """Return the run that a recipe or run folder and the options stand for."""
     loaded = load_recipe(recipe, set_ or [])
     default = Path(recipe) if is_run_folder(recipe) else _RUNS_FOLDER / loaded.name
     return Run(out or default, loaded, console, world_from_environment())

@@ -70,6 +70,55 @@ def draw_comparison(rows: Sequence[Row]) -> str:
     return _to_svg("comparison", "Bits per byte by compressor", height, draw)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RungBars:
+    """One rung of a ladder: what is claimed, and what is left; labels say the kind of number."""
+
+    name: str
+    claimed: float
+    claimed_label: str
+    honest: float
+    honest_label: str
+
+
+def draw_ladder(rungs: Sequence[RungBars]) -> str:
+    """Draw two bars a rung, what is claimed over what is coded, from the first rung down."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        height = figure.get_figheight()
+        figure.subplots_adjust(left=0.1, right=0.83, top=1 - 0.06 / height, bottom=0.06 / height)
+        bars, colors = [], []
+        for rung in rungs:
+            bars += [(rung.name, rung.claimed, rung.claimed_label)]
+            bars += [("", rung.honest, rung.honest_label)]
+            colors += [ACCENT, OURS]
+        _draw_bars(axes, bars, colors)
+
+    height = 0.12 + 2 * _ROW_HEIGHT * len(rungs)
+    return _to_svg("ladder", "Bits per byte of each rung, claimed and coded", height, draw)
+
+
+def draw_sweep(claimed: Mapping[str, float], limit: float, labels: tuple[str, str, str]) -> str:
+    """Draw a claimed figure over the size of the tables, by names; the limit is what they hold.
+
+    labels: of the horizontal axis, of the vertical axis, of the limit.
+    """
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        figure.subplots_adjust(left=0.07, right=0.84, top=0.96, bottom=0.17)
+        places = list(range(len(claimed)))
+        axes.plot(places, list(claimed.values()), color=ACCENT, marker="o", ms=4, linewidth=1.3)
+        axes.axhline(limit, color=OURS, linewidth=1.3)
+        _label_end(axes, places[-1], limit, labels[2], OURS, -10.0)
+        _frame(axes, labels[0], labels[1])
+        axes.set_xticks(places, list(claimed))
+        axes.set_ylim(0, None)
+
+    return _to_svg("sweep", f"{labels[1]} by {labels[0]}", 3.2, draw)
+
+
 def draw_parts(parts: Mapping[str, int]) -> str:
     """Draw the bytes of each part of an artifact, largest first."""
     ordered = sorted(parts.items(), key=lambda part: -part[1])
