@@ -94,6 +94,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     _check_budget(recipe, str(path))
     _check_stack(recipe, str(path))
     _check_loop(recipe, str(path))
+    _check_prune(recipe, str(path))
     return recipe
 
 
@@ -216,6 +217,14 @@ def _check_loop(recipe: Recipe, where: str) -> None:
         raise RecipeError(
             f"{where}: 'train.loop_at' is {recipe.train.loop_at:g}, but 'model.loop' is empty; "
             "set it, or leave 'train.loop_at' out"
+        )
+
+
+def _check_prune(recipe: Recipe, where: str) -> None:
+    if recipe.pack.prune and recipe.quant.grid != "uniform":
+        raise RecipeError(
+            f"{where}: 'pack.prune' is true, but 'quant.grid' is \"{recipe.quant.grid}\": only a "
+            '"uniform" grid has codes of +-1 that can be left out'
         )
 
 

@@ -142,7 +142,8 @@ def _tensor_line(tensor: dict[str, Any]) -> str:
     facts.append(f"{tensor['bits_per_weight']:.2f} bits a weight")
     if "entropy_bits" in tensor:
         facts.append(f"entropy {tensor['entropy_bits']:.2f}")
-        facts.append(f"error {tensor['rms_error_percent']:.1f} %")
+        if "rms_error_percent" in tensor:
+            facts.append(f"error {tensor['rms_error_percent']:.1f} %")
         facts.append(f"scales {tensor['scale_bytes']:,}")
     return ", ".join([*facts, tensor["coder"]])
 
