@@ -38,7 +38,11 @@ def reference_bpb(weights: dict[str, torch.Tensor], ids: np.ndarray, window: int
 def test_each_cost_is_that_of_one_packed_tensor_among_floats(num_tokens: int, window: int) -> None:
     generator = np.random.default_rng(0)
     ids = generator.integers(1, 40, num_tokens).astype(np.uint16)
-    floats = {name: p.detach() for name, p in GPT(CONFIG, seed=0).named_parameters()}
+    noise = torch.Generator().manual_seed(0)
+    floats = {
+        name: p.detach() + 0.2 * torch.randn(p.shape, generator=noise)
+        for name, p in GPT(CONFIG, seed=0).named_parameters()
+    }
     packed = GPT(CONFIG, seed=None).eval().requires_grad_(False)
     packed.load_state_dict({name: 1.3 * weight for name, weight in floats.items()})
     names = ["embed.table", "blocks.0.mlp.up"]
