@@ -229,12 +229,18 @@ def test_a_loop_that_turns_on_but_does_not_exist_is_refused() -> None:
 @pytest.mark.parametrize(
     ("overrides", "wanted"),
     [
-        (["quant.allocation=sensitivity"], "'quant.allocation' = 'sensitivity'"),
-        ([], "'pack.fit' with 'quant.clip' = 'std'"),
+        (["quant.allocation=sensitivity"], "'quant.allocation' chooses the grid after training"),
+        ([], "'pack.fit' chooses the grid after training with 'quant.clip' = 'std'"),
         (
             ["quant.clip=search", *(f"quant.bits_{r}=16" for r in BITS)],
-            "'quant.bits_mlp' and the others keep all weights float16",
+            "'quant.bits_mlp' and the others keep float16",
         ),
+        (
+            ["quant.clip=search", "quant.grid=e8", "quant.rate_weight=0"],
+            "'quant.grid' makes a grid that training does not",
+        ),
+        (["quant.clip=search", "quant.group=8"], "'quant.group' makes a grid"),
+        (["pack.fit=false", "quant.awq_columns=8"], "'quant.awq_columns' makes a grid"),
     ],
 )
 def test_training_on_a_grid_that_is_not_known_yet_is_refused(

@@ -161,7 +161,7 @@ def _train_depends_on(run: Run, records: Records) -> Any:
     # How often a checkpoint is written decides what a kill costs, and nothing else.
     del settings["checkpoint_seconds"]
     # Weights that have seen the packer's grid depend on it.
-    grid = run.recipe.quant.grid if run.recipe.train.qat != "off" else None
+    grid = run.recipe.quant.grid_settings if run.recipe.train.qat != "off" else None
     return [to_table(run.recipe.model), settings, grid]
 
 

@@ -59,8 +59,8 @@ def prove(
 ) -> ProofResult:
     """Decode in a fresh process and compare: length, SHA-256 and, if given, the original's bytes.
 
-    keep: where to leave the text if it is proven. launcher: command that starts the interpreter; worker:
-    its program (see audit.isolation).
+    keep: where to leave the text if it is proven. launcher: command that starts the interpreter;
+    worker: its program (see audit.isolation).
     Raises DataError if a file cannot be read, ResourceError if there is no room for the proof.
     """
     hashes = {path: sha256_file(path) for path in (artifact, bitstream)}
