@@ -36,7 +36,7 @@ fit = true
 window = 64
 stride = 32
 [codec]
-lanes = 4
+lanes = 12
 threads = 1
 """
 
