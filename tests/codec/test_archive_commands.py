@@ -102,7 +102,7 @@ import sys
 from parbyte.base.machine import process_peak_bytes
 from parbyte.cli import main
 from parbyte.codec import methods
-methods._SAMPLE_BYTES = 64  # less time for the model's trial of every frame
+methods._SAMPLE_BYTES = 8  # less time for the model's trial of every frame
 command, model, short = sys.argv[1:4]
 options = sys.argv[4:] + ["--jobs", "1", "-q"]
 assert main([command, model, short, "-o", short + ".out", *options]) == 0
