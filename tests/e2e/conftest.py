@@ -36,7 +36,7 @@ fit = true
 window = 64
 stride = 32
 [codec]
-lanes = 12
+lanes = 4
 threads = 1
 """
 
