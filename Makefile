@@ -33,8 +33,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 		-c constraints.txt -e '.[dev]'
 	@touch $@
 
+# A worker holds about 1 GB: not more of them than a machine with many cores has memory for.
 test: $(INSTALLED)
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
 
 demo: $(INSTALLED)
 	$(BIN)/parbyte run $(RECIPE) --out $(RUN)
