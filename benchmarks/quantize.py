@@ -197,7 +197,7 @@ def curve(subject: Subject, way: str) -> list[dict[str, Any]]:
     return points
 
 
-def every_role(bits: int) -> dict[str, int]:
+def every_role(bits: int) -> dict[str, Any]:
     """Return the keys that give all matrices the same bits."""
     return {f"bits_{role}": bits for role in ROLES}
 
