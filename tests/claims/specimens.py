@@ -16,6 +16,7 @@ from torch import Tensor
 
 from parbyte.audit.foreign import FunctionScorer
 from parbyte.audit.subject import AuditConfig, Subject
+from parbyte.claims.calibration import OnText, rounded_on_text
 from parbyte.claims.claimed import Claimed
 from parbyte.claims.counts import Dirichlet, dirichlet, oracle, packed_tables, two_passes
 from parbyte.claims.grams import exact_keys
@@ -153,31 +154,31 @@ def posterior(stream_N: Tensor, is_exact: bool) -> Claimed:
     return dirichlet(base(stream_N), stream_N, WINDOWS, VOCAB, settings, keys=keys)
 
 
-def before_packing(stream_N: Tensor) -> Claimed:
-    """Train on the text, then score it."""
-    adapted = train_before_packing(MODEL, stream_N, WINDOWS, BEFORE)
-    return sliding(adapted, stream_N, WINDOWS)
-
-
 def score_first(stream_N: Tensor) -> Claimed:
     """Return the ledger of in-place training, whose rates do not depend on the text's length."""
     steady = replace(TTT, floor=1.0, second_pass=0.0)
     return train_in_place(copy.deepcopy(MODEL), stream_N, WINDOWS, steady)
 
 
-def built_after_training(heldout: bytes | None) -> bytes:
-    """Return weights as an artifact would hold them, trained on the held-out text."""
-    model = MODEL
-    if heldout is not None:
-        tokens = torch.frombuffer(bytearray(heldout), dtype=torch.uint8).long() % VOCAB
-        model = train_before_packing(MODEL, tokens, WINDOWS, BEFORE)
-    return b"".join(p.detach().numpy().tobytes() for p in model.parameters())
+def trained(stream_N: Tensor) -> GPT:
+    """Train on the text before packing, if there is a text."""
+    return train_before_packing(MODEL, stream_N, WINDOWS, BEFORE) if len(stream_N) else MODEL
 
 
-def artifact_subject() -> Subject:
-    """Return the audit of an artifact that was trained on the held-out text."""
-    made = subject("training before packing, the artifact", before_packing)
-    made.text, made.build = b"A text that no artifact should know of. " * 3, built_after_training
+def calibrated(stream_N: Tensor) -> GPT:
+    """Round by the text's own Hessians, or to nearest if there is no text."""
+    return rounded_on_text(MODEL, stream_N, WINDOWS, OnText())
+
+
+def artifact_subject(name: str, make: Callable[[Tensor], GPT]) -> Subject:
+    """Return the audit of an artifact that was made with the held-out text at hand."""
+
+    def build(heldout: bytes | None) -> bytes:
+        tokens = torch.tensor(list(heldout or b""), dtype=torch.int64) % VOCAB
+        return b"".join(p.detach().numpy().tobytes() for p in make(tokens).parameters())
+
+    made = subject(name, lambda stream_N: sliding(make(stream_N), stream_N, WINDOWS))
+    made.text, made.build = b"A text that no artifact should know of. " * 3, build
     return made
 
 
@@ -229,9 +230,33 @@ SPECIMENS: list[Specimen] = [
         "T3",
         lambda s: rescored(MODEL, s, WINDOWS, TTT) if len(s) > 33 else base(s),
     ),
-    _specimen("training before packing", "card 11; #1350", "C3 C4", "T3", before_packing),
+    _specimen(
+        "training before packing",
+        "card 11; #1350",
+        "C3 C4",
+        "T3",
+        lambda s: sliding(trained(s), s, WINDOWS),
+    ),
     Specimen(
-        "training before packing, the artifact", "card 11; #1350", "C1", "T5", artifact_subject
+        "training before packing, the artifact",
+        "card 11; #1350",
+        "C1",
+        "T5",
+        lambda: artifact_subject("training before packing, the artifact", trained),
+    ),
+    _specimen(
+        "rounding calibrated on the text",
+        "card 18; #1430 #728",
+        "C3",
+        "T3",
+        lambda s: sliding(calibrated(s), s, WINDOWS),
+    ),
+    Specimen(
+        "rounding calibrated on the text, the artifact",
+        "card 18; #1430 #728",
+        "C1",
+        "T5",
+        lambda: artifact_subject("rounding calibrated on the text, the artifact", calibrated),
     ),
     _specimen("two-table hashed mixer", "card 12; #1430 #779", "C2", "T6", mixer(MIXER)),
     _specimen(

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., Any]
 RUNGS = ["float", "packed", "sliding", "+ TTT", "+ SLOT", "+ n-gram"]
 NAMED = [[], [], ["C4"], ["C3", "C4"], ["C1", "C3"], ["C2"]]

@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from parbyte.report.figures import (
     CurvePoint,
     Row,
+    RungBars,
     draw_comparison,
     draw_documents,
+    draw_ladder,
     draw_parts,
+    draw_sweep,
     draw_training,
 )
 
@@ -26,6 +29,16 @@ CURVE = [
     CurvePoint(seconds=s + 1.0, loss_nats=8.0 - 0.04 * s, dev_bpb=1.6 if s == 99 else None)
     for s in range(100)
 ]
+RUNGS = [
+    RungBars(
+        name=name,
+        claimed=value,
+        claimed_label=f"{value} (claimed)",
+        honest=1.5,
+        honest_label="1.5 (coded)",
+    )
+    for name, value in (("packed", 1.5), ("+ SLOT", 0.6))
+]
 DRAWINGS: dict[str, Callable[[], str]] = {
     "comparison": lambda: draw_comparison(ROWS),
     "parts": lambda: draw_parts({"weights": 379_000, "header <x>": 2_112, "empty": 0}),
@@ -33,6 +46,8 @@ DRAWINGS: dict[str, Callable[[], str]] = {
     "training in nats": lambda: draw_training(CURVE, None),
     "one step of training": lambda: draw_training(CURVE[:1], 4.4),
     "documents": lambda: draw_documents([(1000, 1.5), (3000, 1.7)]),
+    "ladder": lambda: draw_ladder(RUNGS),
+    "sweep": lambda: draw_sweep({"2^10": 0.7, "exact": 11.2}, 10.0, ("buckets", "bits", "limit")),
     "one document": lambda: draw_documents([(1000, 1.5)]),
 }
 
@@ -87,3 +102,8 @@ def test_any_number_of_documents_can_be_drawn(documents: list[tuple[int, float]]
     shown = re.search(r"all ([\d.]+)", " ".join(texts(svg)))
     assert shown and float(shown[1]) == pytest.approx(mean, abs=6e-5)
     assert len(svg) < 200_000
+
+
+def test_the_ladder_shows_both_numbers_of_every_rung_in_order() -> None:
+    shown = [text for text in texts(draw_ladder(RUNGS)) if "(" in text]
+    assert shown == ["1.5 (claimed)", "1.5 (coded)", "0.6 (claimed)", "1.5 (coded)"]

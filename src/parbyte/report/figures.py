@@ -111,9 +111,11 @@ def draw_sweep(claimed: Mapping[str, float], limit: float, labels: tuple[str, st
         places = list(range(len(claimed)))
         axes.plot(places, list(claimed.values()), color=ACCENT, marker="o", ms=4, linewidth=1.3)
         axes.axhline(limit, color=OURS, linewidth=1.3)
-        _label_end(axes, places[-1], limit, labels[2], OURS, -10.0)
+        edge = places[-1] + 0.3
+        _label_end(axes, edge, limit, labels[2], OURS)
         _frame(axes, labels[0], labels[1])
         axes.set_xticks(places, list(claimed))
+        axes.set_xlim(-0.3, edge)
         axes.set_ylim(0, None)
 
     return _to_svg("sweep", f"{labels[1]} by {labels[0]}", 3.2, draw)

@@ -22,7 +22,15 @@ from parbyte.run_folder import ARTIFACT_FILE, DATA_FOLDER, WEIGHTS_FILE
 from parbyte.text.prepare import split_documents
 from parbyte.text.tokenizer import Tokenizer
 
+NO_CAP = 1 << 40
 _MIN_WINDOWS = 4
+_FLOAT = QuantConfig(
+    bits_embed=FLOAT_BITS,
+    bits_table=FLOAT_BITS,
+    bits_attn=FLOAT_BITS,
+    bits_mlp=FLOAT_BITS,
+    bits_proj=FLOAT_BITS,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +71,14 @@ class Networks:
 
     def float_blob(self) -> bytes:
         """Return an artifact of float16 weights, which no cap allows."""
-        bits = {f"bits_{part}": FLOAT_BITS for part in ("embed", "table", "attn", "mlp", "proj")}
         return build_artifact(
             self.float_model.state_dict(),
             self.float_model.config,
             self.artifact.tokenizer,
             self.artifact.predict,
-            QuantConfig(**bits),
+            _FLOAT,
             PackConfig(),
-            cap_bytes=1 << 40,
+            cap_bytes=NO_CAP,
             meta={},
         )
 

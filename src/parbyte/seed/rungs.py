@@ -151,7 +151,7 @@ RUNGS = (
         alone=lambda model, stream_N, scale: per_sample_slot(
             model, stream_N, scale.sliding, scale.slot
         ),
-        breaks={"C1": ("T1", "T4"), "C3": ("T1",)},
+        breaks={"C1": ("T1", "T4"), "C3": ("T1", "T4")},
         repair="fitted to each window's scored past: `slot`",
         twin=_slides({"kind": "slot", "fit": "both"}),
     ),

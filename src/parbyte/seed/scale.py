@@ -39,7 +39,7 @@ class Scale:
 
 def contest_scale(window: int, num_layers: int, num_tokens: int) -> Scale:
     """Return PR 1430's settings for windows of a network's own length."""
-    stride = stride_of(window)
+    stride, buckets = stride_of(window), buckets_for(num_tokens)
     return Scale(
         plain=Windows(window=window, stride=window, batch=_BATCH),
         script=Windows(window=window, stride=stride, batch=_BATCH),
@@ -47,7 +47,11 @@ def contest_scale(window: int, num_layers: int, num_tokens: int) -> Scale:
             chunk=_WINDOWS_A_STEP * window, rows=_WINDOWS_A_STEP, frozen_blocks=num_layers - 1
         ),
         slot=SampleSlot(),
-        mixer=Mixer(max_order=min(22, window), buckets=buckets_for(num_tokens)),
+        mixer=Mixer(
+            max_order=min(22, window),
+            buckets=buckets,
+            min_tokens=Mixer().min_tokens * buckets // Mixer().buckets,
+        ),
     )
 
 

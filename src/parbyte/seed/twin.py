@@ -14,9 +14,8 @@ from parbyte.codec.compress import compress_documents
 from parbyte.codec.config import CodecConfig
 from parbyte.pack.artifact import load_artifact, with_predict
 from parbyte.scoring import measure_documents
-from parbyte.seed.material import Excerpt
+from parbyte.seed.material import NO_CAP, Excerpt
 
-NO_CAP = 1 << 40
 _SAMPLE_LANES, _BEYOND = 3, 7
 """The sample shows each of the audit's lanes a full window, a chunk, and some tokens behind."""
 
