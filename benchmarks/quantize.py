@@ -14,6 +14,7 @@ it to RUN/quantize.json.
 
 import argparse
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,9 @@ STEPPED: dict[str, dict[str, Any]] = {
     "e8": {"grid": "e8"},
     "gptq, e8": {**GPTQ, "grid": "e8"},
     "gptq, lqer": {**GPTQ, "lqer_rank": 4},
+    "gptq, rate, lqer": {**RATE, "lqer_rank": 4},
+    "gptq, rate, lqer x 2": {**RATE, "lqer_rank": 8, "lqer_tensors": 6},
+    "nearest, lqer": {"lqer_rank": 4},
     "gptq, sparse": {**GPTQ, "sparse_share": 0.002},
     "gptq, eggroll": {**GPTQ, "eggroll_trials": 40},
 }
@@ -92,7 +96,7 @@ class Subject:
         num_bytes = int(self.tokenizer.byte_counts(ids)[1:].sum())
         self.reading = Reading.of(ids[1:], int(ids[0]), WINDOW, num_bytes)
         self._data = data
-        self._file = run / "quantize.parbyte"
+        self._file = run / f"quantize-{os.getpid()}.parbyte"
 
     def pack(self, quant: QuantConfig, coder: str) -> dict[str, Any]:
         """Return bytes and seconds of packing; the file stays for `measure`."""

@@ -143,6 +143,17 @@ def test_the_columns_that_matter_most_get_finer_steps() -> None:
     assert torch.equal(error[others], plain[others])
 
 
+@pytest.mark.parametrize(("k", "is_full"), [(100.0, True), (20.0, False), (12.0, False)])
+def test_finer_steps_never_clip_a_weight(k: float, is_full: bool) -> None:
+    known = Knowledge(factors={"mlp.up": inputs()})
+    plain = QuantConfig(clip_std_matrix=k, scale_digits=10)
+    item = quantized(dataclasses.replace(plain, awq_columns=8, awq_halvings=4), known)
+    missed = (dequantize(item) - weight()).abs()
+    usual = quantized(plain).scale.float()[:, None]
+    assert bool((missed <= 0.5001 * usual).all())
+    assert (item.fine is not None and item.fine.halvings == 4) == is_full
+
+
 REFUSED = [
     ({"clip": "mean"}, "clip"),
     ({**bits(1)}, "clip"),

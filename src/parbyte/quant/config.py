@@ -76,7 +76,7 @@ class QuantConfig:
         high=65_536,
         doc="columns of each matrix that get finer steps: those that matter most",
     )
-    awq_halvings: int = setting(2, low=1, high=4, doc="how often their steps are halved")
+    awq_halvings: int = setting(2, low=1, high=4, doc="how often their steps are halved at most")
 
     allocation: str = setting(
         "std",
