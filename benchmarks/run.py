@@ -24,6 +24,7 @@ BENCHMARKS = {
 """Script -> what it measures."""
 ON_REQUEST = {
     "quantize": "ways to quantise against each other; needs a finished run folder",
+    "qat": "packing after training on the grid and after exact training; minutes a row",
     "eval_time": "every stage of a stack on the development text; needs a run folder",
     "gpu": "training on one GPU; needs --data, see its --help",
     "prove": "coding at the contest's size on one GPU; needs --data and --work",
