@@ -162,7 +162,8 @@ def ladder_table(ladder: dict[str, Any]) -> str:
         f"The top rung is claimed {ladder['claimed_below_twin_percent']:.1f} % below what its "
         f"repaired twin measures, {ladder['claimed_below_best_measured_percent']:.1f} % below the "
         f"best measured number. Text: {text['bytes']:,} bytes, {text['tokens']:,} tokens; network: "
-        f"{ladder['parameters']:,} parameters, `{ladder['run']}`; {ladder['seconds']:.0f} s on "
+        f"{ladder['parameters']:,} parameters of `{ladder['run']}` after {ladder['train_steps']:,} "
+        f"training steps; {ladder['seconds']:.0f} s on "
         f"{machine['threads']} of {machine['cores']} cores of {machine['cpu']}."
     )
     return "\n".join([*rows, "", summary, "", "![The ladder, claimed and coded](ladder.svg)"])

@@ -44,6 +44,7 @@ def ladder() -> dict[str, Any]:
     return {
         "run": "toy",
         "text": {"name": "held-out text", "bytes": 1234, "tokens": 321},
+        "train_steps": 20,
         "parameters": 99,
         "vocab_size": 16,
         "rungs": [rung, top],

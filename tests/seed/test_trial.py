@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from parbyte.audit.subject import AuditConfig
+from parbyte.claims.slot import SampleSlot, per_sample_slot
 from parbyte.model.config import ModelConfig
 from parbyte.model.gpt import GPT
 from parbyte.seed.rungs import RUNGS, Rung
@@ -83,7 +84,24 @@ def test_at_the_contests_size_the_settings_are_the_published_ones() -> None:
     )
     mixer = scale.mixer
     assert (mixer.max_order, mixer.buckets, mixer.min_tokens) == (22, 1 << 22, 5000)
+    assert scale.slot == SampleSlot()
     assert scale.script.repeats_tail and not scale.sliding.repeats_tail
+
+
+def test_slot_moves_a_window_the_same_way_whatever_the_batch(
+    model: GPT, stream: np.ndarray
+) -> None:
+    text_N = torch.from_numpy(stream.astype(np.int64))
+    small = contest_scale(WINDOW, 2, len(stream))
+    assert small.script.batch == 4
+    script = replace(small.script, repeats_tail=False)
+    usual = per_sample_slot(model, text_N, replace(script, batch=128), SampleSlot())
+    # One batch holds all windows here, so the published eps belongs to their number.
+    num_windows = len(script.starts(len(stream)))
+    eps = SampleSlot().eps * num_windows / 4
+    shrunk = per_sample_slot(model, text_N, script, SampleSlot(eps=eps))
+    first = slice(0, 4 * script.stride)
+    torch.testing.assert_close(shrunk.nats_M[first], usual.nats_M[first], atol=0.05, rtol=0.05)
 
 
 def test_the_audited_batches_still_hold_overlapping_windows() -> None:

@@ -29,6 +29,7 @@ from parbyte.seed.rungs import RUNGS, Ladder, Rung
 from parbyte.seed.scale import Scale, contest_scale
 from parbyte.seed.trial import put_on_trial
 from parbyte.seed.twin import try_twin
+from parbyte.stages import TRAIN_FILE
 from parbyte.train.device import pick_device
 
 AUDIT = AuditConfig(
@@ -203,6 +204,7 @@ def _gather(plan: Climb, rungs: list[dict[str, Any]]) -> dict[str, Any]:
         "run": plan.run.name,
         "text": plan.excerpt.to_json(),
         "artifact_sha256": networks.artifact.sha256,
+        "train_steps": read_json(plan.run / TRAIN_FILE)["steps"],
         "parameters": sum(p.numel() for p in networks.float_model.parameters()),
         "vocab_size": networks.artifact.model.config.vocab_size,
         "rungs": rungs,

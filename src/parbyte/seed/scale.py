@@ -1,7 +1,9 @@
 """The settings of PR 1430's evaluation, brought to the size of a network and of a text.
 
 What the contest says in windows is kept in windows; the tables shrink with the text, so that as
-many tokens come to a bucket as at the contest.
+many tokens come to a bucket as at the contest. So do the batches, behind which the tables are
+filled; SLOT's objective is the mean over a batch, so its eps grows as they shrink and all else
+stays as it was.
 """
 
 import math
@@ -12,8 +14,9 @@ from parbyte.claims.slot import SampleSlot
 from parbyte.claims.ttt import InPlace
 from parbyte.claims.windows import Windows
 
-_STRIDE, _BATCH = 64, 128
-_RANK_TOKENS = 121_136 * _STRIDE
+_STRIDE, _BATCH, _MIN_BATCH = 64, 128, 4
+_RANK_WINDOWS, _RANK_BATCHES = 121_136, 947
+_RANK_TOKENS = _RANK_WINDOWS * _STRIDE
 """Tokens that one of the contest's eight ranks counts in its tables of 4,194,304 buckets."""
 _WINDOWS_A_STEP = 16
 _AUDITED_WINDOW, _AUDITED_BATCH, _AUDITED_WINDOWS_A_STEP = 128, 4, 2
@@ -40,13 +43,15 @@ class Scale:
 def contest_scale(window: int, num_layers: int, num_tokens: int) -> Scale:
     """Return PR 1430's settings for windows of a network's own length."""
     stride, buckets = stride_of(window), buckets_for(num_tokens)
+    batch = math.ceil(num_tokens // stride / _RANK_BATCHES)
+    batch = min(_BATCH, max(_MIN_BATCH, batch))
     return Scale(
         plain=Windows(window=window, stride=window, batch=_BATCH),
-        script=Windows(window=window, stride=stride, batch=_BATCH),
+        script=Windows(window=window, stride=stride, batch=batch),
         in_place=InPlace(
             chunk=_WINDOWS_A_STEP * window, rows=_WINDOWS_A_STEP, frozen_blocks=num_layers - 1
         ),
-        slot=SampleSlot(),
+        slot=SampleSlot(eps=SampleSlot().eps * _BATCH / batch),
         mixer=Mixer(
             max_order=min(22, window),
             buckets=buckets,
@@ -68,6 +73,7 @@ def audited_scale(window: int, num_layers: int, noise_tokens: int) -> Scale:
         plain=replace(scale.plain, batch=_AUDITED_BATCH),
         script=replace(scale.script, batch=_AUDITED_BATCH),
         in_place=replace(scale.in_place, chunk=rows * window, rows=rows),
+        slot=SampleSlot(),
     )
 
 
