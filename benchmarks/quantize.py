@@ -6,7 +6,7 @@
 RUN is a run folder with weights.safetensors and data/. "measured" is the network alone on the whole
 development slice, windows of the training's length without overlap, in float32 on one thread. The
 ways int-CODER are what contest entries began with: int7 to int4 rounded to nearest by each row's
-maximum. The others make every step of the default grids 1, 1.6 and 2.6 times as wide, or lower
+maximum. The others make every step of the default grids 0.55, 0.8 and 1.25 times as wide, or lower
 their bits. A way that was measured before stays in FILE unless it is named again; --table writes
 what FILE holds into docs/quantisation.md. Beside the run's report the file becomes a figure: write
 it to RUN/quantize.json.
@@ -44,7 +44,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "quantisation.md"
 BEGIN, END = "<!-- ways: begin -->", "<!-- ways: end -->"
 WINDOW = 256
 CALIBRATION_TOKENS = 16_384
-WIDER = (1.0, 1.6, 2.6)
+WIDER = (0.55, 0.8, 1.25)
 CODERS = ("lzma", "brotli", "zstd", "range", "mix")
 SEED_BITS = (7, 6, 5, 4)
 GPTQ = {"method": "gptq", "calibration_tokens": CALIBRATION_TOKENS}
@@ -197,7 +197,7 @@ def curve(subject: Subject, way: str) -> list[dict[str, Any]]:
     return points
 
 
-def every_role(bits: int) -> dict[str, int]:
+def every_role(bits: int) -> dict[str, Any]:
     """Return the keys that give all matrices the same bits."""
     return {f"bits_{role}": bits for role in ROLES}
 

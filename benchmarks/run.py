@@ -16,6 +16,7 @@ BENCHMARKS = {
     "portable": "the portable engine against the torch engine: speed, bits, start-up",
     "overhead": "train() against a bare loop",
     "pack": "every coder of weights against the entropy",
+    "large": "GPTQ of 27 million weights, decoding of 36 million",
     "compressors": "archives against xz, zstd, brotli, bzip2 and PPMd on the demo's held-out text",
     "memory": "peak memory of compressing 400 MB from a pipe",
     "audit": "wrong twins and honest scorers under every check: docs/audit-matrix.md",

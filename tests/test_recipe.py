@@ -253,3 +253,19 @@ def test_training_on_a_grid_that_is_not_known_yet_is_refused(
 def test_training_on_a_known_grid_is_a_recipe() -> None:
     for change in ("pack.fit=false", "quant.clip=search"):
         assert load_recipe("tiny", ["train.qat=soft", change]).train.qat == "soft"
+
+
+def test_training_is_done_anew_for_another_grid_only_if_it_sees_the_grid(tmp_path: Path) -> None:
+    from parbyte.base.log import Console
+    from parbyte.run_folder import Records, Run
+    from parbyte.stages import STAGES
+
+    (stage,) = [stage for stage in STAGES if stage.name == "train"]
+
+    def depends_on(*overrides: str) -> object:
+        recipe = load_recipe("pr1430-tiny", overrides)
+        return stage.depends_on(Run(tmp_path, recipe, Console(quiet=True)), Records(tmp_path))
+
+    assert depends_on("quant.bits_mlp=5") != depends_on()
+    assert depends_on("quant.damping=0.01") == depends_on()
+    assert depends_on("train.qat=off", "quant.bits_mlp=5") == depends_on("train.qat=off")

@@ -98,14 +98,15 @@ def test_mistakes_are_one_line(folder: Path, artifact_path: Path, say: Say) -> N
 
 
 MEASURED = """
-import sys
+import contextlib, sys
 from parbyte.base.machine import process_peak_bytes
 from parbyte.cli import main
 from parbyte.codec import methods
 methods._SAMPLE_BYTES = 8  # less time for the model's trial of every frame
 command, model, short = sys.argv[1:4]
 options = sys.argv[4:] + ["--jobs", "1", "-q"]
-assert main([command, model, short, "-o", short + ".out", *options]) == 0
+with contextlib.redirect_stdout(sys.stderr):
+    assert main([command, model, short, "-o", short + ".out", *options]) == 0
 before = process_peak_bytes()
 assert main([command, model, "-", *options]) == 0
 print(process_peak_bytes() - before, file=sys.stderr)
@@ -116,17 +117,19 @@ def piped(command: list[Any], source: Path, out: Path) -> int:
     """Run a command on a short file, then between two pipes; return what the peak grew by."""
     with source.open("rb") as given, out.open("wb") as sink:
         feeder = subprocess.Popen(["cat"], stdin=given, stdout=subprocess.PIPE)
-        done = subprocess.run(
+        reader = subprocess.Popen(
             [sys.executable, "-c", MEASURED, *map(str, command)],
             stdin=feeder.stdout,
             stdout=sink,
             stderr=subprocess.PIPE,
             text=True,
-            check=False,
         )
+        assert feeder.stdout is not None
+        feeder.stdout.close()  # else the feeder waits for ever for a reader that has failed
+        said = reader.communicate()[1]
         feeder.wait()
-    assert done.returncode == 0, done.stderr
-    return int(done.stderr.split()[-1])
+    assert reader.returncode == 0, said
+    return int(said.split()[-1])
 
 
 @pytest.mark.slow

@@ -177,6 +177,7 @@ LEARNED = [
     {"sparse_share": 0.002},
     {"eggroll_trials": 20, "calibration_tokens": 500},
     {"heal_steps": 2},
+    {"heal_steps": 2, "group": 16},
     {"heal_steps": 2, "heal_from": "text"},
     {"heal_steps": 2, "heal_lr": 1e-3},
 ]

@@ -57,7 +57,7 @@ def test_each_group_of_columns_has_the_step_of_its_own_deviation_and_errs_less()
 def test_a_group_that_divides_no_row_is_refused_by_key_and_tensor() -> None:
     with pytest.raises(RecipeError, match=r"'quant\.group'.*'mlp\.up' has 32"):
         quantized(QuantConfig(group=5))
-    with pytest.raises(RecipeError, match=r"'quant\.grid' rounds 3.*'mlp\.up' has 32"):
+    with pytest.raises(RecipeError, match=r"'quant\.grid' takes 3.*'mlp\.up' has 32"):
         quantized(QuantConfig(grid="codebook", clip="max", codebook_dim=3, **bits(2)))
 
 

@@ -99,7 +99,7 @@ def _octaves(
     for name, weight in weights.items():
         clip_std = clip_std_of(roles[name], quant)
         limit = max_code(bits_of(roles[name], tuple(weight.shape), quant))
-        reach = row_reach(in_groups(weight, quant, name))
+        reach = row_reach(in_groups(weight, quant))
         low = max(low, math.log2(max(reach, 1e-3) / clip_std))
         high = max(high, math.log2(_COARSEST_STEP * limit / clip_std))
     return _Bracket(min(low, 0.0), high)

@@ -74,8 +74,9 @@ def gptq(weight_RC: Tensor, nearest: Codes, factor: Factor, price: Tensor | None
     price no row is compared with round-to-nearest.
     """
     order_C, upper_CC, width = factor.order_C, factor.upper_CC, nearest.width
-    rest_RC = weight_RC.double()[:, order_C]
-    step_RC = steps_of(nearest).double().expand(nearest.shape)[:, order_C]
+    # Columns lie in rows here: each is read and written as a whole, again and again.
+    rest_CR = weight_RC.double().T[order_C].contiguous()
+    step_CR = steps_of(nearest).double().expand(nearest.shape).T[order_C].contiguous()
     limit_C = limits_of(nearest)[order_C]
     found = torch.empty_like(nearest.codes)
     shrinks = nearest.shape[-1] // found.shape[-1]
@@ -84,18 +85,18 @@ def gptq(weight_RC: Tensor, nearest: Codes, factor: Factor, price: Tensor | None
     weight_C = weight_C / weight_C.mean()
     for start in range(0, len(order_C), _BLOCK):
         stop = min(start + _BLOCK, len(order_C))
-        error_RB = torch.empty(len(rest_RC), stop - start, dtype=torch.float64)
+        error_BR = torch.empty(stop - start, len(weight_RC), dtype=torch.float64)
         for j in range(start, stop, width):
             now, later = slice(j, j + width), slice(j + width, stop)
             dear = None if price is None else price / weight_C[j]
-            codes_RW = snap(rest_RC[:, now] / step_RC[:, now], nearest, limit_C[now], dear)
+            codes_RW = snap((rest_CR[now] / step_CR[now]).T, nearest, limit_C[now], dear)
             found[:, order_C[now][::shrinks] // shrinks] = codes_RW.to(torch.int8)
             point_RW = points_of(replace(nearest, codes=codes_RW))
-            error_RW = rest_RC[:, now] - point_RW * step_RC[:, now]
-            error_RW = error_RW @ torch.linalg.inv(upper_CC[now, now])
-            rest_RC[:, later].addmm_(error_RW, upper_CC[now, later], alpha=-1.0)
-            error_RB[:, j - start : j - start + width] = error_RW
-        rest_RC[:, stop:].addmm_(error_RB, upper_CC[start:stop, stop:], alpha=-1.0)
+            error_WR = rest_CR[now] - point_RW.T * step_CR[now]
+            error_WR = torch.linalg.inv(upper_CC[now, now]).T @ error_WR
+            rest_CR[later].addmm_(upper_CC[now, later].T, error_WR, alpha=-1.0)
+            error_BR[j - start : j - start + width] = error_WR
+        rest_CR[stop:].addmm_(upper_CC[start:stop, stop:].T, error_BR, alpha=-1.0)
     chosen = replace(nearest, codes=found)
     if price is not None:
         return chosen

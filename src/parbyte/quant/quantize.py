@@ -52,6 +52,7 @@ def quantize_weights(
     Raises RecipeError if a weight is not finite: such a model has diverged in training; or if a
     matrix's columns cannot be grouped as the recipe says.
     """
+    check_columns(weights, roles, config)
     known = knowledge or Knowledge()
     quantized: dict[str, Quantized] = {}
     for name, weight in weights.items():
@@ -72,6 +73,21 @@ def quantize_weights(
     if config.sparse_share:
         codes = add_sparse(weights, codes, inputs, config.sparse_share)
     return {**quantized, **codes}
+
+
+def check_columns(
+    weights: Mapping[str, Tensor], roles: Mapping[str, Role], config: QuantConfig
+) -> None:
+    """Raise RecipeError where a matrix's columns cannot be taken together as the recipe says."""
+    for name, weight in weights.items():
+        if weight.ndim < 2 or bits_of(roles[name], tuple(weight.shape), config) == FLOAT_BITS:
+            continue
+        for key, width in (("group", config.group or 1), ("grid", config.grid_width)):
+            if weight.shape[-1] % width:
+                raise RecipeError(
+                    f"'quant.{key}' takes {width} columns together, and '{name}' has "
+                    f"{weight.shape[-1]}: choose a divisor"
+                )
 
 
 def dequantize_weights(quantized: Mapping[str, Quantized]) -> dict[str, Tensor]:
@@ -99,14 +115,10 @@ def is_small(role: Role, shape: tuple[int, ...]) -> bool:
     return role is Role.SCALAR or len(shape) == 0 or math.prod(shape) <= _TINY_MATRIX
 
 
-def in_groups(weight: Tensor, config: QuantConfig, name: str) -> Tensor:
-    """Return the weights with a row for each scale: [..., R, G, C / G] where columns are grouped.
-
-    Raises RecipeError where the columns of a matrix are no multiple of a group.
-    """
+def in_groups(weight: Tensor, config: QuantConfig) -> Tensor:
+    """Return the weights with a row for each scale: [..., R, G, C / G] in groups of columns."""
     if weight.ndim < 2 or config.group == 0:
         return weight
-    _check_multiple("group", config.group, weight, name)
     return weight.unflatten(-1, (-1, config.group))
 
 
@@ -127,10 +139,10 @@ def _codes(name: str, weight: Tensor, role: Role, config: QuantConfig, known: Kn
         counts = known.token_counts if role is Role.EMBED else None
         wider = known.step_factors.get(name, 1.0)
         factor_R = row_factor(weight, config, counts, factor, wider)
-        scale = choose_scale(in_groups(weight, config, name), role, bits, config, factor_R)
+        scale = choose_scale(in_groups(weight, config), role, bits, config, factor_R)
     like = Codes(torch.empty(weight.shape, dtype=torch.int8), scale, bits)
     if is_matrix:
-        like = _on_grid(like, weight, config, factor, name)
+        like = _on_grid(like, weight, config, factor)
     steps = weight / steps_of(like)
     limit = limits_of(like)
     nearest = dataclasses.replace(like, codes=snap(steps, like, limit).to(torch.int8))
@@ -138,11 +150,8 @@ def _codes(name: str, weight: Tensor, role: Role, config: QuantConfig, known: Kn
     return _refit(weight, rounded, config, factor) if config.refit_scales else rounded
 
 
-def _on_grid(
-    like: Codes, weight: Tensor, config: QuantConfig, factor: Factor | None, name: str
-) -> Codes:
+def _on_grid(like: Codes, weight: Tensor, config: QuantConfig, factor: Factor | None) -> Codes:
     """Return empty codes of a matrix's own grid, trained where it is a table."""
-    _check_multiple("grid", config.grid_width, weight, name)
     if config.awq_columns and factor is not None:
         return dataclasses.replace(like, fine=_fine_columns(weight, factor, config))
     if config.grid == "codebook":
@@ -173,9 +182,8 @@ def _fine_columns(weight_RC: Tensor, factor: Factor, config: QuantConfig) -> Fin
     Source: Lin et al. 2023, arXiv:2306.00978; openai/parameter-golf PR 1908 (columns in a run).
     """
     width = min(config.awq_columns, weight_RC.shape[-1])
-    matters_C = factor.hessian_CC.diagonal().sqrt() * weight_RC.double().abs().flatten(0, -2).mean(
-        0
-    )
+    inputs_C = factor.hessian_CC.diagonal()
+    matters_C = inputs_C.sqrt() * weight_RC.double().abs().mean(0)
     starts = range(0, weight_RC.shape[-1] - width + 1, width)
     start = max(starts, key=lambda at: float(matters_C[at : at + width].sum()))
     return Fine(start, start + width, config.awq_halvings)
@@ -195,11 +203,3 @@ def _refit(weight: Tensor, codes: Codes, config: QuantConfig, factor: Factor | N
         importance_C = importance_C.unflatten(-1, shape)
     scale = refit_scale(weight, points, importance_C, codes.scale, config.scale_digits)
     return dataclasses.replace(codes, scale=scale)
-
-
-def _check_multiple(key: str, width: int, weight: Tensor, name: str) -> None:
-    if weight.shape[-1] % width:
-        raise RecipeError(
-            f"'quant.{key}' rounds {width} columns together, and '{name}' has {weight.shape[-1]}: "
-            "choose a divisor"
-        )

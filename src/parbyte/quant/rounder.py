@@ -27,7 +27,7 @@ from parbyte.quant.gptq import Factor, factorize
 from parbyte.quant.grid import Codes
 from parbyte.quant.heal import Batches, Healed, heal
 from parbyte.quant.hessians import Hessians, collect_hessians
-from parbyte.quant.quantize import Knowledge, Quantized, quantize_weights
+from parbyte.quant.quantize import Knowledge, Quantized, check_columns, quantize_weights
 from parbyte.quant.sensitivity import step_factors
 
 
@@ -58,10 +58,12 @@ class Rounder:
     ) -> None:
         """Collect and factor the Hessians if the recipe wants GPTQ.
 
-        Raises RecipeError if GPTQ or healing is wanted and there is no text to learn from.
+        Raises RecipeError if GPTQ or healing is wanted and there is no text to learn from, or if
+        columns cannot be taken together as `config` says.
         """
         if training is None and (config.heals or config.calibrates):
             raise RecipeError("this [quant] learns from the training text, and none is at hand")
+        check_columns(weights, roles, config)
         self.weights = dict(weights)
         self.roles = roles
         self._model_config = model_config
