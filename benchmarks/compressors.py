@@ -2,6 +2,8 @@
 
     python benchmarks/compressors.py runs/demo
     python benchmarks/compressors.py runs/demo --text web.jsonl.zst
+    python benchmarks/compressors.py runs/wiki --name wiki        a run on another corpus
+    python benchmarks/compressors.py --page                       docs/compressors.md from results
 
 The text is the run's held-out text, or a FILE's documents joined (.txt, .jsonl, .zst). Each
 compressor is run alone and once more with the run's training text in hand: zstd takes it as a
@@ -15,6 +17,7 @@ load average, which is stored with them, says that others were at work.
 import argparse
 import bz2
 import io
+import json
 import lzma
 import os
 from collections.abc import Callable
@@ -27,7 +30,7 @@ import pyppmd
 import zstandard
 
 from parbyte.base.clock import Stopwatch
-from parbyte.base.files import sha256_bytes, write_json
+from parbyte.base.files import sha256_bytes, write_bytes, write_json
 from parbyte.base.log import Console
 from parbyte.base.machine import describe_machine, describe_versions, num_cores
 from parbyte.codec.config import CodecConfig
@@ -37,6 +40,14 @@ from parbyte.text.prepare import load_run_tokenizer, split_documents
 from parbyte.text.sources import open_corpus
 
 RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "compressors.md"
+PREAMBLE = """\
+# parbyte and general-purpose compressors
+
+Made by `python benchmarks/compressors.py`; every result is restored and compared. What the
+receiver knows beforehand: *alone*, nothing but the program; *prefix* and *joined*, the training
+text; *model*, parbyte's artifact, whose bytes are in the table and not in the bpb. Each compressor
+works on one core, parbyte on as many jobs as it says."""
 MAX_TRAINING_BYTES = 8 << 20
 FRAME_BYTES = 1 << 20
 PPMD_ORDER, PPMD_MEMORY = 16, 256 << 20
@@ -69,14 +80,23 @@ def main() -> None:
     parser.add_argument("--text", type=Path, help="another text than the run's held-out one")
     parser.add_argument("--jobs", type=int, default=num_cores())
     parser.add_argument("--limit-bytes", type=int, default=0, help="of the text; 0: all of it")
-    parser.add_argument("--json", type=Path, help="default: results/compressors[-FILE].json")
+    parser.add_argument("--name", help="of the text in the table; default: its file's, held-out")
+    parser.add_argument("--page", action="store_true", help="only write docs/compressors.md")
     given = parser.parse_args()
+    if not given.page:
+        compare(given)
+    write_bytes(PAGE, page().encode())
+
+
+def compare(given: argparse.Namespace) -> None:
+    """Run all over one text and store the result under the text's name."""
     text = read_text(given.run, given.text)[: given.limit_bytes or None]
     training = training_text(given.run)
     lines = [ours(given.run / "model.parbyte", text, given.jobs), *others(text, training)]
-    name = given.text.name.split(".")[0] if given.text else "held-out"
+    name = given.name or (given.text.name.split(".")[0] if given.text else "held-out")
     figures = {
         "text": name,
+        "run": given.run.name,
         "text_bytes": len(text),
         "text_sha256": sha256_bytes(text),
         "training_bytes": len(training),
@@ -87,8 +107,7 @@ def main() -> None:
         "versions": {**describe_versions(), "pyppmd": pyppmd.__version__},
     }
     print(table(lines))
-    suffix = f"-{name}" if given.text else ""
-    write_json(given.json or RESULTS / f"compressors{suffix}.json", figures)
+    write_json(RESULTS / f"compressors-{name}.json", figures)
 
 
 def read_text(run: Path, path: Path | None) -> bytes:
@@ -218,12 +237,33 @@ def joined(name: str, pack: Pack, text: bytes, training: bytes) -> Line:
     )
 
 
+def page() -> str:
+    """Return the page of all stored results."""
+    parts = [PREAMBLE]
+    for path in sorted(RESULTS.glob("compressors-*.json")):
+        parts += section(json.loads(path.read_text()))
+    return "\n\n".join(parts) + "\n"
+
+
+def section(figures: dict[str, Any]) -> list[str]:
+    """Return one text's heading, conditions and table."""
+    lines = [Line(**line) for line in figures["lines"]]
+    machine = figures["machine"]
+    told = (
+        f"{figures['text_bytes']:,} bytes of text, {figures['training_bytes']:,} of training text, "
+        f"run `{figures['run']}`, {figures['jobs']} jobs, {machine['cores']} cores of "
+        f"{machine['cpu']}, load average {figures['load_average']:.1f}."
+    )
+    return [f"## {figures['text']}", told, table(lines)]
+
+
 def table(lines: list[Line]) -> str:
     """Return the lines as a table in Markdown, the shortest first."""
-    rows = ["| compressor | knows | bpb | bytes | compress | decompress |"]
-    rows.append("| --- | --- | ---: | ---: | ---: | ---: |")
+    rows = ["| compressor | knows | bpb | bytes | known beforehand | compress | decompress |"]
+    rows.append("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for line in sorted(lines, key=lambda line: line.bpb):
         cells: list[Any] = [line.name, line.knows, f"{line.bpb:.4f}", f"{line.compressed_bytes:,}"]
+        cells.append(f"{line.shared_bytes:,}")
         cells += [rate(line.compress_bytes_per_s), rate(line.decompress_bytes_per_s)]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)

@@ -1,15 +1,19 @@
-"""Score the development text of a run with one stack of stages after the other.
+"""Score the development text of a run with one system after the other, on the same artifact.
 
-    python benchmarks/eval_time.py runs/demo
-    python benchmarks/eval_time.py runs/demo --lanes 8 --stacks stacks.json
+    python benchmarks/eval_time.py runs/demo                      every system alone, then the stack
+    python benchmarks/eval_time.py runs/demo --tokens 6000        the first documents only
+    python benchmarks/eval_time.py runs/demo --stacks FILE        other stacks
+    python benchmarks/eval_time.py --table                        docs/eval-time.md from the result
 
 A stacks file is a JSON object, name -> list of stages as a recipe's predict.stack has them. The
 network's own rows are computed once; a stack of row stages is timed on top of them, so that its
-seconds are its own. A stack that adapts the network is timed as a whole. A loss stays in the table.
+seconds are its own. A stack that adapts the network is timed as a whole. What only torch computes
+runs over the torch network. A loss stays in the table.
 """
 
 import argparse
 import json
+import os
 import tempfile
 import tracemalloc
 from collections.abc import Callable
@@ -23,19 +27,21 @@ import torch
 from torch import Tensor
 
 from parbyte.base.clock import Stopwatch
-from parbyte.base.files import write_json
+from parbyte.base.files import write_bytes, write_json
 from parbyte.base.log import Console
 from parbyte.base.machine import describe_machine, describe_versions
 from parbyte.codec.conditions import coding_arithmetic
 from parbyte.pack.artifact import Artifact, load_artifact
-from parbyte.predict.adapter_config import NETWORK_STAGES
-from parbyte.predict.build import build_predictor, build_row_stage, read_settings
+from parbyte.predict.adapter_config import NETWORK_STAGES, TORCH_STAGES
+from parbyte.predict.build import build_predictor, build_row_stage, fit_stack, read_settings
 from parbyte.predict.predictor import Predictor
 from parbyte.score.measure import measure
 from parbyte.text.lanes import Lanes, plan_lanes
 from parbyte.text.prepare import split_documents
 
-RESULT = Path(__file__).parent / "results" / "eval_time.json"
+HERE = Path(__file__).parent
+RESULT, PAGE = HERE / "results" / "eval_time.json", HERE.parent / "docs" / "eval-time.md"
+BEGIN, END = "<!-- systems: begin -->", "<!-- systems: end -->"
 NGRAM = {"kind": "ngram"}
 EXPERTS = [NGRAM, {"kind": "match"}, {"kind": "recent"}]
 STACKS: dict[str, list[dict[str, Any]]] = {
@@ -54,6 +60,20 @@ STACKS: dict[str, list[dict[str, Any]]] = {
     ],
     "secondary estimation": [{"kind": "sse"}],
     "mix, secondary estimation": [{"kind": "mix"}, {"kind": "sse"}],
+    "bytes": [{"kind": "bytes"}],
+    "mix, bytes": [{"kind": "mix"}, {"kind": "bytes"}],
+    "logit bias (etlb)": [{"kind": "etlb"}],
+    "temperature": [{"kind": "temperature"}],
+    "shift fitted to the context (slot)": [{"kind": "slot"}],
+    "the same, L-BFGS": [{"kind": "slot", "optimizer": "lbfgs", "steps": 4}],
+    "adapters per document (lora)": [{"kind": "lora"}],
+    "test-time training": [{"kind": "ttt"}],
+    "the same, SGD": [{"kind": "ttt", "optimizer": "sgd", "lr": 0.002, "embed_lr": 0.002}],
+    "the same, last block": [{"kind": "ttt", "train": "last"}],
+    "the same, all but tables": [{"kind": "ttt", "train": "no_embed"}],
+    "the same, vectors only": [{"kind": "ttt", "train": "scalars"}],
+    "test-time training, mix": [{"kind": "ttt"}, {"kind": "mix"}],
+    "test-time training, mix, bytes": [{"kind": "ttt"}, {"kind": "mix"}, {"kind": "bytes"}],
 }
 
 
@@ -95,18 +115,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, help="a run folder with data and artifact")
     parser.add_argument(
-        "--stacks", type=Path, help="JSON: name -> stages; default: every row stage"
+        "run", type=Path, nargs="?", default=Path("runs/demo"), help="with data and artifact"
     )
+    parser.add_argument("--stacks", type=Path, help="JSON: name -> stages; default: every one")
+    parser.add_argument("--tokens", type=int, default=0, help="of the text; 0: all of them")
+    parser.add_argument("--table", action="store_true", help="only write the result into the docs")
     parser.add_argument("--lanes", type=int, default=1)
     parser.add_argument("--json", type=Path, default=RESULT)
     args = parser.parse_args()
+    if not args.table:
+        compare(args)
+    write_table(json.loads(args.json.read_text()))
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Score with every stack and store the figures after each."""
     stacks = json.loads(args.stacks.read_text()) if args.stacks else STACKS
     artifact = load_artifact(args.run / "model.parbyte")
     bos_id = artifact.tokenizer.bos_id
     documents = list(split_documents(args.run / "data", "dev", artifact.tokenizer))
-    lanes = plan_lanes(documents, bos_id, args.lanes)
+    ends = np.cumsum([len(document) for document in documents])
+    count = int(np.searchsorted(ends, args.tokens)) + 1 if args.tokens else len(documents)
+    lanes = plan_lanes(documents[:count], bos_id, args.lanes)
     with coding_arithmetic(1), tempfile.TemporaryDirectory() as folder:
         watch = Stopwatch()
         bare = build_predictor(replace(artifact, predict={**artifact.predict, "stack": []}))
@@ -115,29 +146,34 @@ def main() -> None:
         alone = row(lambda: tape, artifact, lanes)
         rows = {"network": {**alone, "seconds": network_s, "gain": 0.0}}
         for name, stack in stacks.items():
-            measured = row(partial(stacked, stack, artifact, tape), artifact, lanes)
+            make = partial(stacked, stack, artifact, tape, args.run / "data")
+            measured = row(make, artifact, lanes)
             rows[name] = {**measured, "gain": 1.0 - measured["bpb"] / alone["bpb"], "stack": stack}
             show(name, rows[name])
-    figures = {
-        "run": args.run.name,
-        "split": "dev",
-        "lanes": len(lanes.tokens),
-        "tokens": sum(lanes.lengths),
-        "rows": rows,
-        "machine": describe_machine(),
-        "versions": describe_versions(),
-    }
-    write_json(args.json, figures)
+            figures = {
+                "run": args.run.name,
+                "split": "dev",
+                "lanes": len(lanes.tokens),
+                "tokens": sum(lanes.lengths),
+                "rows": rows,
+                "load_average": os.getloadavg()[0],
+                "machine": describe_machine(),
+                "versions": describe_versions(),
+            }
+            write_json(args.json, figures)
 
 
-def stacked(stack: list[dict[str, Any]], artifact: Artifact, tape: Tape) -> Predictor:
+def stacked(stack: list[dict[str, Any]], artifact: Artifact, tape: Tape, data: Path) -> Predictor:
     """Return the stages over the recorded rows, or over the network if they adapt it."""
     settings = {**artifact.predict, "stack": stack}
-    stages = read_settings(settings).stack
-    if stages and stages[0].kind in NETWORK_STAGES:
+    kinds = [stage["kind"] for stage in stack]
+    if any(kind in TORCH_STAGES for kind in kinds):
+        settings["engine"] = "torch"
+    if kinds and kinds[0] in NETWORK_STAGES:
         return build_predictor(replace(artifact, predict=settings))
+    fitted = fit_stack(replace(artifact, predict=settings), data)
     predictor: Predictor = tape
-    for stage in stages:
+    for stage in read_settings(fitted).stack:
         predictor = build_row_stage(stage, predictor, artifact.tokenizer.bos_id, artifact.tokenizer)
     return predictor
 
@@ -167,6 +203,32 @@ def show(name: str, figures: dict[str, Any]) -> None:
         f"{figures['peak_array_bytes'] / 1e6:6.0f} MB",
         flush=True,
     )
+
+
+def write_table(figures: dict[str, Any]) -> None:
+    """Put the result between the page's markers."""
+    network = figures["rows"]["network"]
+    lines = [
+        f"The development text of `{figures['run']}` ({figures['tokens']:,} tokens, "
+        f"{figures['lanes']} lane), one artifact; seconds in units of the network's own, what a "
+        "row stage takes on top of them, an adapting network as a whole.",
+        "",
+        "| system | bpb | gain | seconds / network's | numpy arrays, MB |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, row in figures["rows"].items():
+        cells = [
+            name,
+            f"{row['bpb']:.4f}",
+            f"{row['gain']:+.2%}",
+            f"{row['seconds'] / network['seconds']:.2f}",
+            f"{row['peak_array_bytes'] / 1e6:.0f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    text = "\n".join(lines)
+    write_bytes(PAGE, f"{before}{BEGIN}\n{text}\n{END}{after}".encode())
 
 
 if __name__ == "__main__":

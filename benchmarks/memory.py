@@ -8,7 +8,6 @@ that no frame equals another; the model, unless one is given, is a random little
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,14 @@ from parbyte.text.builtin import kjv_chapters
 from parbyte.text.byte_tokenizer import ByteTokenizer
 
 RESULT = Path(__file__).parent / "results" / "memory.json"
+COMMAND = """
+import sys
+from parbyte.base.machine import process_peak_bytes
+from parbyte.cli import main
+status = main(sys.argv[1:])
+print(process_peak_bytes(), file=sys.stderr)
+sys.exit(status)
+"""
 BAR_BYTES = 1 << 30
 FRAME_BYTES = 8 << 20
 
@@ -64,16 +71,15 @@ def main() -> None:
 
 def compress_stream(model: Path, out: Path, num_bytes: int) -> int:
     """Compress so many bytes from a pipe; return the command's peak memory in bytes."""
-    words = [sys.executable, "-m", "parbyte", "compress", str(model), "-", "-o", str(out)]
+    words = [sys.executable, "-c", COMMAND, "compress", str(model), "-", "-o", str(out)]
     words += ["--quiet", "--frame-bytes", str(FRAME_BYTES)]
-    command = subprocess.Popen(words, stdin=subprocess.PIPE)
+    command = subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     assert command.stdin is not None
     feed(command.stdin, num_bytes)
-    command.stdin.close()
-    _, status, usage = os.wait4(command.pid, 0)
-    if status:
-        sys.exit(f"the command failed: status {status}")
-    return usage.ru_maxrss * 1024
+    _, said = command.communicate()
+    if command.returncode:
+        sys.exit(f"the command failed: {said.decode().strip()}")
+    return int(said.split()[-1])
 
 
 def feed(stream: IO[bytes], num_bytes: int) -> None:

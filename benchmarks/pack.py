@@ -78,9 +78,8 @@ def print_rows(step: str, coded: dict[str, Codes], coders: Iterable[str]) -> Non
         packed = {name: shrink_codes(codes, (coder,)) for name, codes in coded.items()}
         seconds = watch.elapsed_s()
         for name, streams in packed.items():
-            codes = coded[name]
-            restored = expand_codes(streams, tuple(codes.codes.shape), codes.bits)
-            assert torch.equal(restored.codes, codes.codes)
+            restored = expand_codes(streams, coded[name])
+            assert torch.equal(restored.codes, coded[name].codes)
         num_bytes = sum(len(streams.codes.payload) for streams in packed.values())
         excess = 8 * num_bytes / entropy - 1
         print(

@@ -6,7 +6,6 @@ The clock runs over everything: reading, training the tokenizer, encoding, hashi
 """
 
 import argparse
-import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -15,7 +14,7 @@ from parbyte.base.clock import Stopwatch
 from parbyte.base.errors import ParbyteError
 from parbyte.base.files import write_json
 from parbyte.base.log import console_for
-from parbyte.base.machine import describe_machine, describe_versions
+from parbyte.base.machine import describe_machine, describe_versions, process_peak_bytes
 from parbyte.text.config import TextConfig
 from parbyte.text.prepare import prepare
 
@@ -39,7 +38,7 @@ def measure(config: TextConfig, folder: Path) -> dict[str, object]:
         "seconds": round(seconds, 3),
         "tokens_per_second": round(num_tokens / seconds),
         "mb_per_second": round(num_bytes / seconds / 1e6, 2),
-        "peak_rss_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "peak_rss_bytes": process_peak_bytes(),
         "machine": describe_machine(),
         "versions": describe_versions(),
     }

@@ -1,12 +1,15 @@
 """Quantise one trained model in many ways: bytes, measured bits per byte, seconds; a curve a way.
 
-    python benchmarks/quantize.py [RUN] [--ways seed,nearest,gptq,...] [--json FILE]
+    python benchmarks/quantize.py [RUN] [--ways int-lzma,nearest,gptq,...] [--json FILE]
+    python benchmarks/quantize.py --table
 
-RUN is a run folder with weights.safetensors and data/. "measured" is on the whole development
-slice, windows of 512 tokens that advance by 256, in float32. The way "seed" is what contest entries
-began with: int6 (and 8, 7, 5, 4) rounded to nearest by each row's maximum, then lzma. A way that
-was measured before stays in FILE unless it is named again. Beside the run's report the file becomes
-a figure: write it to RUN/quantize.json.
+RUN is a run folder with weights.safetensors and data/. "measured" is the network alone on the whole
+development slice, windows of the training's length without overlap, in float32 on one thread. The
+ways int-CODER are what contest entries began with: int7 to int4 rounded to nearest by each row's
+maximum. The others make every step of the default grids 0.55, 0.8 and 1.25 times as wide, or lower
+their bits. A way that was measured before stays in FILE unless it is named again; --table writes
+what FILE holds into docs/quantisation.md. Beside the run's report the file becomes a figure: write
+it to RUN/quantize.json.
 """
 
 import argparse
@@ -20,39 +23,59 @@ import torch
 from safetensors.torch import load_file
 
 from parbyte.base.clock import Stopwatch
-from parbyte.base.errors import CapError
-from parbyte.base.files import read_json, write_json
+from parbyte.base.files import read_json, write_bytes, write_json
 from parbyte.base.log import Console
 from parbyte.base.machine import describe_machine, describe_versions
-from parbyte.base.units import bits_per_byte
 from parbyte.model.config import ModelConfig
 from parbyte.model.gpt import GPT
 from parbyte.pack.artifact import build_artifact, load_artifact
 from parbyte.pack.config import PackConfig
 from parbyte.quant.calibration import TrainingText
-from parbyte.quant.config import QuantConfig
+from parbyte.quant.config import ROLES, QuantConfig
 from parbyte.quant.heal import Batches
+from parbyte.quant.quantize import with_coarser_steps
 from parbyte.quant.rounder import Training
+from parbyte.score.tensor_costs import Reading, network_bpb
 from parbyte.text.prepare import load_run_tokenizer
 from parbyte.text.shards import count_tokens, open_shards
 
 RESULT = Path(__file__).parent / "results" / "quantize.json"
-WINDOW, STRIDE, ROWS = 512, 256, 8
-BITS = (8, 7, 6, 5, 4)
-CAPS = (180_000, 220_000, 260_000, 300_000, 340_000, 400_000)
-HEAL_STEPS = 60
-OURS: dict[str, dict[str, Any]] = {
+PAGE = Path(__file__).parents[1] / "docs" / "quantisation.md"
+BEGIN, END = "<!-- ways: begin -->", "<!-- ways: end -->"
+WINDOW = 256
+CALIBRATION_TOKENS = 16_384
+WIDER = (0.55, 0.8, 1.25)
+CODERS = ("lzma", "brotli", "zstd", "range", "mix")
+SEED_BITS = (7, 6, 5, 4)
+GPTQ = {"method": "gptq", "calibration_tokens": CALIBRATION_TOKENS}
+RATE = {**GPTQ, "rate_weight": 0.1}
+STEPPED: dict[str, dict[str, Any]] = {
     "nearest": {},
-    "sensitivity": {"allocation": "sensitivity"},
-    "gptq": {"method": "gptq"},
-    "gptq-self": {"method": "gptq", "calibration": "self"},
-    "gptq-random": {"method": "gptq", "calibration": "random"},
-    "gptq-rate": {"method": "gptq", "rate_weight": 0.1},
-    "full": {"method": "gptq", "rate_weight": 0.1, "allocation": "sensitivity"},
-    "heal": {"heal_steps": HEAL_STEPS},
-    "gptq-rate-heal": {"method": "gptq", "rate_weight": 0.1, "heal_steps": HEAL_STEPS},
+    "nearest, same k": {"frequency_power": 0.0},
+    "sensitivity": {"allocation": "sensitivity", "calibration_tokens": CALIBRATION_TOKENS},
+    "gptq": GPTQ,
+    "gptq, its own text": {**GPTQ, "calibration": "self"},
+    "gptq, noise": {**GPTQ, "calibration": "random"},
+    "gptq, rate": RATE,
+    "gptq, rate, sensitivity": {**RATE, "allocation": "sensitivity"},
+    "heal": {"heal_steps": 40},
+    "gptq, rate, heal": {**RATE, "heal_steps": 40},
+    "gptq, groups of 32": {**GPTQ, "group": 32},
+    "gptq, hessian clip": {**GPTQ, "clip_hessian": 0.175},
+    "gptq, awq": {**GPTQ, "awq_columns": 16},
+    "e8": {"grid": "e8"},
+    "gptq, e8": {**GPTQ, "grid": "e8"},
+    "gptq, lqer": {**GPTQ, "lqer_rank": 4},
+    "gptq, sparse": {**GPTQ, "sparse_share": 0.002},
+    "gptq, eggroll": {**GPTQ, "eggroll_trials": 40},
 }
-SEED_CODERS = {"seed": ("lzma",), "seed-brotli": ("brotli",), "seed-mix": ("mix",)}
+LOWERED: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
+    "codebook of pairs": ((4, 3), {"grid": "codebook", "clip": "max"}),
+    "gptq, codebook of pairs": ((4, 3), {**GPTQ, "grid": "codebook", "clip": "max"}),
+    "gptq, search": ((6, 5, 4, 3), {**GPTQ, "clip": "search"}),
+    "gptq, ternary and binary": ((2, 1), {**GPTQ, "clip": "mean", "group": 32}),
+    "gptq, refitted": ((2, 1), {**GPTQ, "clip": "mean", "group": 32, "refit_scales": True}),
+}
 
 
 class Subject:
@@ -65,13 +88,14 @@ class Subject:
         self.shape = ModelConfig(**read_json(run / "train.json")["model"])
         self.tokenizer = load_run_tokenizer(data)
         self.counts = count_tokens(data, "train", self.shape.vocab_size)
-        self.ids = open_shards(data, "dev")[:]
-        self.num_bytes = int(self.tokenizer.byte_counts(self.ids)[1:].sum())
+        ids = open_shards(data, "dev")[:]
+        num_bytes = int(self.tokenizer.byte_counts(ids)[1:].sum())
+        self.reading = Reading.of(ids[1:], int(ids[0]), WINDOW, num_bytes)
         self._data = data
         self._file = run / "quantize.parbyte"
 
-    def pack(self, quant: QuantConfig, pack: PackConfig, cap_bytes: int) -> dict[str, Any]:
-        """Return one point of a curve: bytes, measured bpb, seconds of packing."""
+    def pack(self, quant: QuantConfig, coder: str) -> dict[str, Any]:
+        """Return bytes and seconds of packing; the file stays for `measure`."""
         batches = Batches(batch_tokens=2048, seq_len=WINDOW, seed=0)
         training = Training(TrainingText(self._data), batches, Console(quiet=True))
         watch = Stopwatch()
@@ -81,40 +105,27 @@ class Subject:
             self.tokenizer,
             {},
             quant,
-            pack,
-            cap_bytes,
+            PackConfig(coders=(coder,)),
+            10**9,
             {},
             token_counts=self.counts,
             training=training,
         )
         seconds = watch.elapsed_s()
         self._file.write_bytes(blob)
-        bpb = self.measure(load_artifact(self._file).model)
+        return {"coder": coder, "bytes": len(blob), "seconds": round(seconds, 2)}
+
+    def measure(self) -> float:
+        """Return the bits per byte of the file that was packed last, read from disk."""
+        model = load_artifact(self._file).model
         self._file.unlink()
-        return {"bytes": len(blob), "bpb": bpb, "seconds": round(seconds, 2)}
+        return network_bpb(model, self.reading)
 
-    @torch.no_grad()
-    def measure(self, model: GPT) -> float:
-        """Return the bits per byte of the development slice, each token scored once."""
-        model.eval()
-        ids = torch.from_numpy(self.ids.astype(np.int64))
-        starts = range(0, len(ids) - 1, STRIDE)
-        rows = [self._row(ids, start) for start in starts]
-        nats = 0.0
-        for at in range(0, len(rows), ROWS):
-            inputs, targets = (
-                torch.stack(part) for part in zip(*rows[at : at + ROWS], strict=True)
-            )
-            nats += model(inputs, targets).item() * int((targets != -100).sum())
-        return bits_per_byte(nats, self.num_bytes)
-
-    def _row(self, ids: torch.Tensor, start: int) -> tuple[torch.Tensor, torch.Tensor]:
-        begin, end = max(0, start - (WINDOW - STRIDE)), min(len(ids) - 1, start + STRIDE)
-        inputs = torch.full((WINDOW,), self.shape.bos_id)
-        targets = torch.full((WINDOW,), -100)
-        inputs[: end - begin] = ids[begin:end]
-        targets[start - begin : end - begin] = ids[start + 1 : end + 1]
-        return inputs, targets
+    def float_bpb(self) -> float:
+        """Return the bits per byte of the weights as they were trained."""
+        model = GPT(self.shape, seed=None).eval()
+        model.load_state_dict(self.weights)
+        return network_bpb(model, self.reading)
 
 
 def main() -> None:
@@ -123,72 +134,81 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", nargs="?", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--ways", default=",".join([*SEED_CODERS, *OURS]))
-    parser.add_argument("--caps", default=",".join(str(cap) for cap in CAPS))
+    parser.add_argument("--ways", default=";".join(["int", *STEPPED, *LOWERED]), help="by ';'")
     parser.add_argument("--json", type=Path, default=RESULT)
+    parser.add_argument("--table", action="store_true", help="only write the table into the page")
     arguments = parser.parse_args()
-    subject = Subject(arguments.run)
-    model = GPT(subject.shape, seed=None)
-    model.load_state_dict(subject.weights)
-    result = read_json(arguments.json) if arguments.json.is_file() else {}
+    if not arguments.table:
+        torch.set_num_threads(1)
+        measure_ways(arguments.run, arguments.ways.split(";"), arguments.json)
+    write_bytes(PAGE, with_table(PAGE.read_text(), read_json(arguments.json)).encode())
+
+
+def measure_ways(run: Path, ways: list[str], path: Path) -> None:
+    """Measure one way after another; each is stored when it is done."""
+    subject = Subject(run)
+    result = read_json(path) if path.is_file() else {}
     result |= {
-        "float_bpb": subject.measure(model),
-        "dev_bytes": subject.num_bytes,
+        "float_bpb": subject.float_bpb(),
+        "dev_bytes": subject.reading.num_bytes,
+        "window": WINDOW,
+        "calibration_tokens": CALIBRATION_TOKENS,
         "parameters": sum(weight.numel() for weight in subject.weights.values()),
         "threads": torch.get_num_threads(),
         "hardware": describe_machine(),
         "versions": describe_versions(),
     }
-    print(f"float weights: {result['float_bpb']:.4f} bpb on {subject.num_bytes:,} bytes")
-    caps = [int(cap) for cap in arguments.caps.split(",")]
-    for way in arguments.ways.split(","):
-        points = seed_points(subject, way) if way in SEED_CODERS else our_points(subject, way, caps)
-        result.setdefault("ways", {})[way] = points
-        result["fewer_bytes_percent"] = compare(result["ways"])
-        write_json(arguments.json, result)
-        for point in points:
+    print(f"float weights: {result['float_bpb']:.4f} bpb on {result['dev_bytes']:,} bytes")
+    curves = result.setdefault("ways", {})
+    for way in ways:
+        curves |= seed_curves(subject) if way == "int" else {way: curve(subject, way)}
+        result["fewer_bytes_percent"] = compare(curves)
+        write_json(path, result)
+        for point in curves.get(way, curves.get("int-lzma", [])):
             tax = point["bpb"] - result["float_bpb"]
-            line = f"{way:15} {point['setting']:>9} {point['bytes']:9,} {point['bpb']:.4f}"
+            line = f"{way:24} {point['setting']:>9} {point['bytes']:9,} {point['bpb']:.4f}"
             print(f"{line} {tax:+.4f} {point['seconds']:6.1f} s", flush=True)
-    for way, percent in result["fewer_bytes_percent"].items():
-        print(f"{way}: bytes saved against the seed at equal bpb, percent: {percent}")
 
 
-def seed_points(subject: Subject, way: str) -> list[dict[str, Any]]:
-    """Return the curve of rounding to nearest by each row's maximum, one point a bit depth."""
-    pack, points = PackConfig(coders=SEED_CODERS[way]), []
-    for bits in BITS:
-        quant = QuantConfig(
-            clip="max",
-            bits_embed=bits,
-            bits_table=bits,
-            bits_attn=bits,
-            bits_mlp=bits,
-            bits_proj=bits,
-            scale_digits=10,
-        )
-        points.append({"setting": f"int{bits}", **subject.pack(quant, pack, 10**9)})
+def seed_curves(subject: Subject) -> dict[str, list[dict[str, Any]]]:
+    """Return a curve for each coder of rounding to nearest by each row's maximum."""
+    curves: dict[str, list[dict[str, Any]]] = {f"int-{coder}": [] for coder in CODERS}
+    for bits in SEED_BITS:
+        quant = QuantConfig(clip="max", scale_digits=10, **every_role(bits))
+        points = [subject.pack(quant, coder) for coder in CODERS]
+        bpb = subject.measure()
+        for point in points:
+            curves[f"int-{point['coder']}"].append({"setting": f"int{bits}", **point, "bpb": bpb})
+    return curves
+
+
+def curve(subject: Subject, way: str) -> list[dict[str, Any]]:
+    """Return the points of one way, finest first, coded by "mix"."""
+    if way in LOWERED:
+        all_bits, settings = LOWERED[way]
+        named = [(f"{b} bits", QuantConfig(**settings, **every_role(b))) for b in all_bits]
+    else:
+        plain = QuantConfig(**STEPPED[way])
+        named = [(f"x {wider:g}", with_coarser_steps(plain, wider)) for wider in WIDER]
+    points = []
+    for setting, quant in named:
+        point = {"setting": setting, **subject.pack(quant, "mix")}
+        points.append({**point, "bpb": subject.measure()})
     return points
 
 
-def our_points(subject: Subject, way: str, caps: list[int]) -> list[dict[str, Any]]:
-    """Return the curve of one way over the caps; a cap that cannot be met is left out."""
-    pack, quant, points = PackConfig(fit=True, coders=("mix",)), QuantConfig(**OURS[way]), []
-    for cap in caps:
-        try:
-            points.append({"setting": f"{cap:,}", **subject.pack(quant, pack, cap)})
-        except CapError as error:
-            print(f"{way}: {error}")
-    return points
+def every_role(bits: int) -> dict[str, Any]:
+    """Return the keys that give all matrices the same bits."""
+    return {f"bits_{role}": bits for role in ROLES}
 
 
 def compare(ways: dict[str, list[dict[str, Any]]]) -> dict[str, list[float]]:
-    """Return for each way how many percent fewer bytes it takes at the bpb of the seed's points.
+    """Return for each way how many percent fewer bytes it takes at the bpb of int-lzma's points.
 
     Between two points a curve's logarithm of bytes is a straight line; none is drawn beyond its
     ends.
     """
-    peers = ways.get("seed", [])
+    peers = ways.get("int-lzma", [])
     saved = {}
     for way, points in ways.items():
         bytes_at = interpolation(points)
@@ -207,6 +227,27 @@ def interpolation(points: list[dict[str, Any]]) -> Callable[[float], float | Non
         return math.exp(float(np.interp(wanted, bpb, size))) if inside else None
 
     return bytes_at
+
+
+def with_table(page: str, result: dict[str, Any]) -> str:
+    """Return the page with the table of all points between its two markers."""
+    float_bpb = result["float_bpb"]
+    lines = [
+        f"Float weights: {result['parameters']:,} parameters, {float_bpb:.4f} bpb (measured, the "
+        f"network alone, {result['dev_bytes']:,} bytes of the development slice, windows of "
+        f"{result['window']}).",
+        "",
+        "| way | setting | coder | bytes | bpb (measured) | above float | packing |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for way, points in result["ways"].items():
+        for p in points:
+            lines.append(
+                f"| {way} | {p['setting']} | {p['coder']} | {p['bytes']:,} | {p['bpb']:.4f} | "
+                f"{p['bpb'] - float_bpb:+.4f} | {p['seconds']:.1f} s |"
+            )
+    head, rest = page.split(BEGIN)
+    return "\n".join([head + BEGIN, *lines, END]) + rest.split(END)[1]
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ BENCHMARKS = {
     "portable": "the portable engine against the torch engine: speed, bits, start-up",
     "overhead": "train() against a bare loop",
     "pack": "every coder of weights against the entropy",
+    "large": "GPTQ of 27 million weights, decoding of 36 million",
     "compressors": "archives against xz, zstd, brotli, bzip2 and PPMd on the demo's held-out text",
     "memory": "peak memory of compressing 400 MB from a pipe",
     "audit": "wrong twins and honest scorers under every check: docs/audit-matrix.md",
@@ -24,12 +25,14 @@ BENCHMARKS = {
 """Script -> what it measures."""
 ON_REQUEST = {
     "quantize": "ways to quantise against each other; needs a finished run folder",
+    "qat": "packing after training on the grid and after exact training; minutes a row",
     "eval_time": "every stage of a stack on the development text; needs a run folder",
     "gpu": "training on one GPU; needs --data, see its --help",
     "prove": "coding at the contest's size on one GPU; needs --data and --work",
     "scoring": "measured sliding evaluation on one GPU; needs --data",
     "exchange": "bitstreams between two machines; `make` here, `check` there",
     "train": "training on one GPU, where time goes, beside other scripts; needs --data",
+    "seed": "the ladder of PR 1430; trains pr1430-tiny first, or takes a run folder",
     "null_test": "hashed n-gram mixers on noise; minutes, and gigabytes of tables",
     "prepare": "a corpus to shards; needs a large --corpus to mean much",
 }

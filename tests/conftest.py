@@ -1,5 +1,6 @@
 """Shared test settings: one torch thread, so that parallel test runs do not fight for cores."""
 
+import os
 import signal
 
 import pytest
@@ -15,6 +16,7 @@ settings.load_profile("parbyte")
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # what the tests start keeps to it, too
 
 
 @pytest.fixture(autouse=True, scope="session")

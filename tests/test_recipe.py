@@ -59,6 +59,24 @@ def test_the_seed_recipe_has_its_27_million_parameters() -> None:
     assert round(sum(p.numel() for p in model.parameters()) / 1e6, 2) == 27.07
 
 
+@pytest.mark.parametrize("name", ["pr1430", "pr1430-1gpu", "pr1430-tiny"])
+def test_the_seed_recipes_have_every_part_of_it_switched_on(name: str) -> None:
+    recipe = load_recipe(name)
+    model, training, quant = recipe.model, recipe.train, recipe.quant
+    assert model.xsa_layers == model.num_layers and model.smear == "static"
+    assert model.bigram_buckets and model.value_embed_layers == 2 and model.skips == "plain"
+    assert (training.mtp_heads, training.mtp_weight, training.ema_decay) == (2, 0.1, 0.997)
+    assert (training.qat, training.qat_below) == ("straight", 0.15)
+    assert (quant.method, quant.damping, quant.calibration) == ("gptq", 0.005, "train")
+    assert (quant.bits_attn, quant.bits_mlp, recipe.pack.coders) == (6, 6, ("lzma",))
+    assert recipe.predict.stack == ()
+
+
+@pytest.mark.parametrize("name", ["pr1430", "pr1430-1gpu"])
+def test_the_seed_recipes_share_one_network(name: str) -> None:
+    assert load_recipe(name).model == load_recipe("pr1430-base").model
+
+
 def test_the_baseline_recipe_has_the_parameters_of_its_record() -> None:
     from dataclasses import replace
 
@@ -211,12 +229,18 @@ def test_a_loop_that_turns_on_but_does_not_exist_is_refused() -> None:
 @pytest.mark.parametrize(
     ("overrides", "wanted"),
     [
-        (["quant.allocation=sensitivity"], "'quant.allocation' = 'sensitivity'"),
-        ([], "'pack.fit' with 'quant.clip' = 'std'"),
+        (["quant.allocation=sensitivity"], "'quant.allocation' chooses the grid after training"),
+        ([], "'pack.fit' chooses the grid after training with 'quant.clip' = 'std'"),
         (
             ["quant.clip=search", *(f"quant.bits_{r}=16" for r in BITS)],
-            "'quant.bits_mlp' and the others keep all weights float16",
+            "'quant.bits_mlp' and the others keep float16",
         ),
+        (
+            ["quant.clip=search", "quant.grid=e8", "quant.rate_weight=0"],
+            "'quant.grid' makes a grid that training does not",
+        ),
+        (["quant.clip=search", "quant.group=8"], "'quant.group' makes a grid"),
+        (["pack.fit=false", "quant.awq_columns=8"], "'quant.awq_columns' makes a grid"),
     ],
 )
 def test_training_on_a_grid_that_is_not_known_yet_is_refused(
@@ -229,3 +253,19 @@ def test_training_on_a_grid_that_is_not_known_yet_is_refused(
 def test_training_on_a_known_grid_is_a_recipe() -> None:
     for change in ("pack.fit=false", "quant.clip=search"):
         assert load_recipe("tiny", ["train.qat=soft", change]).train.qat == "soft"
+
+
+def test_training_is_done_anew_for_another_grid_only_if_it_sees_the_grid(tmp_path: Path) -> None:
+    from parbyte.base.log import Console
+    from parbyte.run_folder import Records, Run
+    from parbyte.stages import STAGES
+
+    (stage,) = [stage for stage in STAGES if stage.name == "train"]
+
+    def depends_on(*overrides: str) -> object:
+        recipe = load_recipe("pr1430-tiny", overrides)
+        return stage.depends_on(Run(tmp_path, recipe, Console(quiet=True)), Records(tmp_path))
+
+    assert depends_on("quant.bits_mlp=5") != depends_on()
+    assert depends_on("quant.damping=0.01") == depends_on()
+    assert depends_on("train.qat=off", "quant.bits_mlp=5") == depends_on("train.qat=off")

@@ -12,6 +12,7 @@ import parbyte
 from parbyte.base.clock import Stopwatch
 from parbyte.base.errors import DataError
 from parbyte.base.files import sha256_bytes, sha256_file
+from parbyte.base.machine import process_peak_bytes
 from parbyte.base.world import broadcast_floats, init_process_group, leave_process_group
 from parbyte.run_folder import (
     ARTIFACT_FILE,
@@ -162,5 +163,5 @@ def _follow(run: Run) -> None:
 
 def _peak_memory_bytes() -> int:
     """Return the largest memory that this process or one of its children has held so far."""
-    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return max(resource.getrusage(one).ru_maxrss for one in who) * 1024
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    return max(process_peak_bytes(), children)

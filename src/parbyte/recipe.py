@@ -20,7 +20,7 @@ from parbyte.model.config import ModelConfig
 from parbyte.pack.config import PackConfig
 from parbyte.predict.adapter_config import TTTConfig
 from parbyte.predict.config import PredictConfig
-from parbyte.quant.config import FLOAT_BITS, QuantConfig
+from parbyte.quant.config import FLOAT_BITS, ROLES, QuantConfig
 from parbyte.text.config import TextConfig
 from parbyte.track import Track, load_track, read_toml, resolve_named_file
 from parbyte.train.config import TrainConfig
@@ -95,6 +95,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     _check_stack(recipe, str(path))
     _check_loop(recipe, str(path))
     _check_qat(recipe, str(path))
+    _check_prune(recipe, str(path))
     return recipe
 
 
@@ -225,20 +226,29 @@ def _check_qat(recipe: Recipe, where: str) -> None:
     if recipe.train.qat == "off":
         return
     quant, qat = recipe.quant, f"'train.qat' is '{recipe.train.qat}'"
-    if quant.allocation != "std":
+    fits = recipe.pack.fit and quant.clip == "std"
+    late = "chooses the grid after training"
+    other = "makes a grid that training does not look at"
+    bits = [quant.bits(role) for role in ROLES]
+    for key, broken, what, remedy in (
+        ("quant.allocation", quant.allocation != "std", late, "'std'"),
+        ("pack.fit", fits, f"{late} with 'quant.clip' = 'std'", "false, or the clip to 'search'"),
+        ("quant.grid", quant.grid != "uniform", other, "'uniform'"),
+        ("quant.clip", quant.clip == "mean", other, "'search'"),
+        ("quant.group", quant.group > 0, other, "0"),
+        ("quant.awq_columns", quant.awq_columns > 0, other, "0"),
+        ("quant.clip_hessian", quant.clip_hessian > 0, other, "0"),
+        ("quant.bits_mlp", min(bits) == FLOAT_BITS, "and the others keep float16", "fewer bits"),
+    ):
+        if broken:
+            raise RecipeError(f"{where}: {qat}, but '{key}' {what}; set it to {remedy}")
+
+
+def _check_prune(recipe: Recipe, where: str) -> None:
+    if recipe.pack.prune and recipe.quant.grid != "uniform":
         raise RecipeError(
-            f"{where}: {qat}, but 'quant.allocation' = '{quant.allocation}' chooses the grid after "
-            "training; set it to 'std'"
-        )
-    if recipe.pack.fit and quant.clip == "std":
-        raise RecipeError(
-            f"{where}: {qat}, but 'pack.fit' with 'quant.clip' = 'std' chooses the grid after "
-            "training; set 'pack.fit' to false or 'quant.clip' to 'search'"
-        )
-    if all(bits == FLOAT_BITS for key, bits in quant.grid.items() if key.startswith("bits_")):
-        raise RecipeError(
-            f"{where}: {qat}, but 'quant.bits_mlp' and the others keep all weights float16; "
-            "lower one"
+            f"{where}: 'pack.prune' is true, but 'quant.grid' is \"{recipe.quant.grid}\": only a "
+            '"uniform" grid has codes of +-1 that can be left out'
         )
 
 

@@ -30,6 +30,7 @@ EXPLANATION_FILE = "explanation.json"
 WEIGHTS_FILE = "weights.safetensors"
 DATA_FOLDER = "data"
 HELDOUT_FILE = "data/heldout.txt"
+RESTORED_FILE = "restored.txt"
 _LOCK_FILE = ".lock"
 _FORMAT = 1
 

@@ -28,6 +28,7 @@ from parbyte.run_folder import (
     HELDOUT_FILE,
     LEDGER_FILE,
     REPORT_FILE,
+    RESTORED_FILE,
     SAMPLE_FILE,
     VERDICT_FILE,
     WEIGHTS_FILE,
@@ -160,7 +161,7 @@ def _train_depends_on(run: Run, records: Records) -> Any:
     # How often a checkpoint is written decides what a kill costs, and nothing else.
     del settings["checkpoint_seconds"]
     # Weights that have seen the packer's grid depend on it.
-    grid = run.recipe.quant.grid if run.recipe.train.qat != "off" else None
+    grid = run.recipe.quant.grid_settings if run.recipe.train.qat != "off" else None
     return [to_table(run.recipe.model), settings, grid]
 
 
@@ -276,9 +277,11 @@ def _prove_heldout(run: Run, records: Records) -> StageResult:
         expected_sha256=heldout.sha256_text,
         expected_bytes=heldout.bytes,
         original=run.path(HELDOUT_FILE),
+        keep=run.path(RESTORED_FILE),
         quiet=run.console.quiet,
     )
-    return StageResult(figures=asdict(result), finished=result.proven)
+    outputs = [RESTORED_FILE] if result.proven else []
+    return StageResult(outputs=outputs, figures=asdict(result), finished=result.proven)
 
 
 def _write_report(run: Run, records: Records) -> StageResult:

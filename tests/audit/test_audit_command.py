@@ -39,7 +39,7 @@ def artifact(tmp_path: Path) -> Path:
         ByteTokenizer(),
         settings,
         QuantConfig(),
-        PackConfig(fit=False),
+        PackConfig(fit=False, coders=("range",)),
         1_000_000,
         {},
     )

@@ -430,10 +430,12 @@ def function_subject(name: str, function: Callable[..., Any], **more: Any) -> Su
     return Subject(name=name, scorer=scorer, sample_N=text_N, text_N=text_N)
 
 
-def predictor_subject(name: str, predictor: Predictor, window: int = 0) -> Subject:
+def predictor_subject(
+    name: str, predictor: Predictor, window: int = 0, length: int = 420
+) -> Subject:
     """Return the audit of a predictor over the toy text, in three lanes."""
     scorer = LanesScorer(predictor, BOS, name=name, window=window)
-    text_N = toy_text()
+    text_N = toy_text(length=length)
     return Subject(name=name, scorer=scorer, sample_N=text_N, text_N=text_N)
 
 

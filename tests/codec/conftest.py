@@ -35,7 +35,7 @@ def write_toy_artifact(path: Path, seed: int) -> Path:
         for name, value in model.state_dict().items()
     }
     settings = {"window": 16, "stride": 8, "engine": "torch"}
-    pack = PackConfig(fit=False)
+    pack = PackConfig(fit=False, coders=("range",))
     data = build_artifact(
         weights, MODEL, ByteTokenizer(), settings, QuantConfig(), pack, 1_000_000, {}
     )

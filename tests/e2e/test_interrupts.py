@@ -75,7 +75,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
 def test_kill_9_in_training_then_run_again_gives_the_same_weights(
     toy: Path, parbyte: Command
 ) -> None:
-    long = ("--set", "train.steps=200", "--set", "train.checkpoint_seconds=0.05")
+    long = ("--set", "train.steps=60", "--set", "train.checkpoint_seconds=0.05")
     killed, whole = toy.parent / "killed", toy.parent / "whole"
     process = start("train", toy, "--out", killed, *long)
     wait_for(lambda: any((killed / "checkpoint").glob("*/*")), process)

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "src"))
@@ -92,17 +93,31 @@ def seal_archive(data: bytes) -> bytes:
 
 def subjects(folder: Path) -> list[Subject]:
     """Make the sound files; everything is small and from code."""
+    seeds = _toy_artifacts(folder)
     artifact = _toy_artifact(folder)
     text = b"In the beginning God created the heaven and the earth.\n" * 9
     return [
-        Subject("artifact", [artifact.read_bytes()], _read_artifact, seal_artifact),
+        Subject("artifact", seeds, _read_artifact, seal_artifact),
         *_compressed(folder, artifact, text),
         *_tokenizers(text),
         *_data(folder),
     ]
 
 
-def _toy_artifact(folder: Path) -> Path:
+def _toy_artifacts(folder: Path) -> list[bytes]:
+    """One artifact for each grid, and for all that may stand beside codes."""
+    bits = dict.fromkeys(("bits_embed", "bits_attn", "bits_mlp"), 4)
+    bits |= dict.fromkeys(("bits_table", "bits_proj"), 4)
+    ways: list[dict[str, Any]] = [
+        {},
+        {"group": 8, "lqer_rank": 2, "sparse_share": 0.02},
+        {"grid": "e8"},
+        {"grid": "codebook", "clip": "max", **bits},
+    ]
+    return [_toy_artifact(folder, **way).read_bytes() for way in ways]
+
+
+def _toy_artifact(folder: Path, **quant: Any) -> Path:
     from parbyte.model.config import ModelConfig
     from parbyte.model.gpt import GPT
     from parbyte.pack.artifact import build_artifact
@@ -123,7 +138,7 @@ def _toy_artifact(folder: Path) -> Path:
     settings = {"window": 16, "stride": 8, "engine": "torch"}
     pack = PackConfig(fit=False)
     data = build_artifact(
-        weights, config, ByteTokenizer(), settings, QuantConfig(), pack, 1_000_000, {}
+        weights, config, ByteTokenizer(), settings, QuantConfig(**quant), pack, 1_000_000, {}
     )
     path = folder / "model.parbyte"
     path.write_bytes(data)

@@ -12,7 +12,7 @@ HARNESS = Path(__file__).with_name("harness.py")
 
 @pytest.mark.slow
 def test_a_short_fuzz_finds_nothing(tmp_path: Path) -> None:
-    words = [sys.executable, HARNESS, "--minutes", "0.1", "--out", tmp_path / "findings"]
+    words = [sys.executable, HARNESS, "--minutes", "0.05", "--out", tmp_path / "findings"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "findings 0" in done.stdout

@@ -1,6 +1,7 @@
 """A small model with random weights, and its artifact, for all tests of this room."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from parbyte.model.config import ModelConfig
 from parbyte.model.gpt import GPT
 from parbyte.pack.artifact import build_artifact
 from parbyte.pack.config import PackConfig
-from parbyte.quant.config import QuantConfig
+from parbyte.quant.config import ROLES, QuantConfig
 from parbyte.text.byte_tokenizer import ByteTokenizer
 
 QUICK = PackConfig(coders=("range",))
@@ -62,4 +63,29 @@ def artifact_bytes(
 def artifact_path(artifact_bytes: bytes, tmp_path: Path) -> Path:
     path = tmp_path / "model.parbyte"
     path.write_bytes(artifact_bytes)
+    return path
+
+
+WAYS: list[dict[str, Any]] = [
+    {},
+    {"group": 8, "lqer_rank": 2, "sparse_share": 0.02},
+    {"grid": "e8"},
+    {"grid": "codebook", "clip": "max", **{f"bits_{role}": 3 for role in ROLES}},
+]
+
+
+@pytest.fixture(params=WAYS, ids=["plain", "repaired", "e8", "codebook"])
+def any_artifact_path(
+    request: pytest.FixtureRequest,
+    weights: dict[str, torch.Tensor],
+    model_config: ModelConfig,
+    tokenizer: ByteTokenizer,
+    tmp_path: Path,
+) -> Path:
+    """An artifact of each kind of grid, and one with all that may stand beside codes."""
+    quant = QuantConfig(**request.param)
+    path = tmp_path / "model.parbyte"
+    path.write_bytes(
+        build_artifact(weights, model_config, tokenizer, {"window": 64}, quant, QUICK, 10**6, {})
+    )
     return path

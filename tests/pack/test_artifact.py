@@ -15,15 +15,27 @@ from parbyte.model.roles import parameter_roles
 from parbyte.pack.accounting import PARTS
 from parbyte.pack.artifact import build_artifact, inspect_artifact, load_artifact, with_predict
 from parbyte.pack.config import PackConfig
-from parbyte.quant.config import QuantConfig
+from parbyte.quant.config import ROLES, QuantConfig
 from parbyte.quant.quantize import dequantize_weights, quantize_weights
 from parbyte.text.byte_tokenizer import ByteTokenizer
 
 Weights = dict[str, torch.Tensor]
+
+
+def bits(number: int) -> dict[str, int]:
+    return {f"bits_{role}": number for role in ROLES}
+
+
 CONFIGS = [
     QuantConfig(),
     QuantConfig(clip="search", bits_embed=5, bits_mlp=2, bits_attn=4, bits_table=3),
     QuantConfig(clip="max", bits_embed=16, bits_proj=16),
+    QuantConfig(group=8, lqer_rank=2, sparse_share=0.01),
+    QuantConfig(grid="e8", refit_scales=True),
+    QuantConfig(grid="codebook", clip="search", **bits(3)),
+    QuantConfig(grid="codebook", clip="search", codebook_dim=1, **bits(3)),
+    QuantConfig(clip="mean", group=16, **bits(1)),
+    QuantConfig(clip="mean", **{**bits(2), "bits_mlp": 1}),
 ]
 
 
@@ -152,3 +164,21 @@ def test_an_untrained_model_of_zeros_packs_and_loads(
     path = tmp_path / "zeros.parbyte"
     path.write_bytes(build(zeros, model_config))
     assert not any(bool(p.any()) for p in load_artifact(path).model.parameters())
+
+
+def test_every_grid_is_seen_in_the_file(weights: Weights, model_config: ModelConfig) -> None:
+    files = [build(weights, model_config, quant) for quant in CONFIGS]
+    assert len(set(files)) == len(files)
+
+
+def test_repairs_and_books_are_counted_with_their_tensor(
+    weights: Weights, model_config: ModelConfig, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.parbyte"
+    quant = QuantConfig(clip="max", grid="codebook", lqer_rank=2, sparse_share=0.01, **bits(3))
+    path.write_bytes(build(weights, model_config, quant))
+    report = inspect_artifact(path)
+    assert sum(report["parts"].values()) == report["bytes"] == path.stat().st_size
+    rows = report["tensors"]
+    assert sum(row["repair_bytes"] > 0 for row in rows) >= 3
+    assert {row["grid"] for row in rows} == {"codebook"}

@@ -8,7 +8,12 @@ from parbyte.base.settings import read_table
 from parbyte.model.roles import Role
 from parbyte.quant.config import QuantConfig
 from parbyte.quant.grid import Codes, dequantize
-from parbyte.quant.quantize import dequantize_weights, quantize_weights, with_coarser_steps
+from parbyte.quant.quantize import (
+    Knowledge,
+    dequantize_weights,
+    quantize_weights,
+    with_coarser_steps,
+)
 from parbyte.quant.rounding import max_scale
 
 ROLES = {
@@ -106,7 +111,7 @@ def test_weights_beyond_float16_are_clipped_not_infinite() -> None:
     assert float(restored["attn_scale"][0]) == 65504.0
 
 
-@pytest.mark.parametrize("bits", [1, 9, 12, 17])
+@pytest.mark.parametrize("bits", [0, 9, 12, 17])
 def test_impossible_bits_are_refused_with_the_key(bits: int) -> None:
     with pytest.raises(RecipeError, match=r"quant\.bits_mlp"):
         read_table(QuantConfig, {"bits_mlp": bits}, where="recipe.toml", section="quant")
@@ -115,7 +120,7 @@ def test_impossible_bits_are_refused_with_the_key(bits: int) -> None:
 def test_counts_of_tokens_narrow_the_steps_of_frequent_rows_of_the_embedding_only() -> None:
     counts = torch.arange(64) ** 3
     plain = quantize_weights(weights(), ROLES, QuantConfig())
-    counted = quantize_weights(weights(), ROLES, QuantConfig(), counts)
+    counted = quantize_weights(weights(), ROLES, QuantConfig(), Knowledge(token_counts=counts))
     ratio = {}
     for name in ("embed.table", "mlp.up", "attn.q"):
         a, b = plain[name], counted[name]
@@ -123,7 +128,8 @@ def test_counts_of_tokens_narrow_the_steps_of_frequent_rows_of_the_embedding_onl
         ratio[name] = b.scale.float() / a.scale.float()
     assert float(ratio["embed.table"][0]) > 2 > 0.9 > float(ratio["embed.table"][63])
     assert bool((ratio["mlp.up"] == 1).all() and (ratio["attn.q"] == 1).all())
-    other_rule = quantize_weights(weights(), ROLES, QuantConfig(clip="max"), counts)["embed.table"]
+    known = Knowledge(token_counts=counts)
+    other_rule = quantize_weights(weights(), ROLES, QuantConfig(clip="max"), known)["embed.table"]
     assert isinstance(other_rule, Codes)
     assert torch.equal(
         other_rule.scale, max_scale(weights()["embed.table"], 8, QuantConfig().scale_digits)

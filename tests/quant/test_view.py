@@ -9,7 +9,7 @@ from parbyte.model.config import ModelConfig
 from parbyte.model.gpt import GPT
 from parbyte.model.roles import parameter_roles
 from parbyte.quant.config import QuantConfig
-from parbyte.quant.quantize import dequantize_weights, quantize_weights
+from parbyte.quant.quantize import Knowledge, dequantize_weights, quantize_weights
 from parbyte.quant.view import rounding_on_grid, soft_round, with_noise
 from parbyte.train.rounding import rounded
 
@@ -44,7 +44,8 @@ def test_the_network_sees_the_packers_weights_to_the_bit(
     exact = {name: p.detach().clone() for name, p in model.named_parameters()}
     counts = torch.randint(0, 1000, (257,), generator=torch.Generator().manual_seed(5))
     roles = parameter_roles(model)
-    packed = dequantize_weights(quantize_weights(exact, roles, config, counts))
+    known = Knowledge(token_counts=counts)
+    packed = dequantize_weights(quantize_weights(exact, roles, config, known))
     rounding = rounding_on_grid(roles, config, counts)
     twin = GPT(model_config, seed=None)
     seen_names = rounding.see(exact, "straight", 0.0).keys()

@@ -1,6 +1,12 @@
-"""What each rank of test_ranks.py runs under torchrun; arguments: data folder, run folder."""
+"""The ranks of test_ranks.py, with torchrun's variables; arguments: how many, data, run folder.
+
+They are forked once everything is imported: starting the interpreter for each would take longest.
+"""
 
 import json
+import multiprocessing
+import os
+import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +22,17 @@ from parbyte.base.world import init_process_group, leave_process_group, world_fr
 from parbyte.train.exchange import Gathering, average_gradients_, share_of
 from parbyte.train.loop import train
 
-CHANGES = {"log_every_seconds": 0.0, "grad_clip": 0.3, "dev_tokens": 1024, "row_normalize": True}
+CHANGES = {
+    "log_every_seconds": 0.0,
+    "grad_clip": 0.3,
+    "dev_tokens": 1024,
+    "row_normalize": True,
+    "mtp_heads": 1,
+}
 
 
-def main() -> None:
-    data_folder, run_folder = Path(sys.argv[1]), Path(sys.argv[2])
+def be_rank(rank: int, data_folder: Path, run_folder: Path) -> None:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
     world = world_from_environment()
     init_process_group(world, "cpu")
     # Ranks with all and a quarter of their positions counted: the mean is over positions.
@@ -46,5 +58,20 @@ def main() -> None:
     leave_process_group(world)
 
 
+def main() -> int:
+    size, folders = int(sys.argv[1]), (Path(sys.argv[2]), Path(sys.argv[3]))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ.update(WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    fork = multiprocessing.get_context("fork")
+    ranks = [fork.Process(target=be_rank, args=(rank, *folders)) for rank in range(size)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    return max(abs(rank.exitcode or 0) for rank in ranks)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

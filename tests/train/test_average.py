@@ -32,7 +32,7 @@ def test_a_fixed_decay_is_a_mean_at_first_and_then_the_usual_recurrence() -> Non
     weight = torch.full((3, 4), 1e9)
     average = new_average({"w": weight}, TrainConfig(ema_decay=0.9))
     assert average is not None
-    seen = []
+    seen, slow = [], torch.zeros(3, 4, dtype=torch.float64)
     for step in range(30):
         weight.copy_(torch.randn(3, 4, generator=generator))
         seen.append(weight.double().clone())

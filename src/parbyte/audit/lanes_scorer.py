@@ -38,6 +38,7 @@ class LanesScorer(Scorer):
         self.chunk = predictor.chunk
         self.window = window
         self.takes_apart = True
+        self.runs_beside = predictor.is_portable
         self._predictor = predictor
         self._num_lanes = num_lanes
         self._min_lane_tokens = min_lane_tokens

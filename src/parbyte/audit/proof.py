@@ -16,7 +16,7 @@ from pathlib import Path
 
 from parbyte.base.clock import Stopwatch
 from parbyte.base.errors import ProofError
-from parbyte.base.files import resource_error, sha256_file
+from parbyte.base.files import atomic_file, resource_error, sha256_file
 
 _PACKAGE_ROOT = Path(__file__).parents[2]
 _WORKER = (
@@ -52,13 +52,15 @@ def prove(
     expected_sha256: str,
     expected_bytes: int,
     original: Path | None = None,
+    keep: Path | None = None,
     quiet: bool = True,
     launcher: Sequence[str] = (),
     worker: str | None = None,
 ) -> ProofResult:
     """Decode in a fresh process and compare: length, SHA-256 and, if given, the original's bytes.
 
-    launcher: command that starts the interpreter; worker: its program (see audit.isolation).
+    keep: where to leave the text if it is proven. launcher: command that starts the interpreter;
+    worker: its program (see audit.isolation).
     Raises DataError if a file cannot be read, ResourceError if there is no room for the proof.
     """
     hashes = {path: sha256_file(path) for path in (artifact, bitstream)}
@@ -77,6 +79,9 @@ def prove(
                 decode_seconds, reason = 0.0, str(error)
             seconds = watch.elapsed_s()
             whole = restored.is_file()
+            if keep is not None and not reason:
+                with atomic_file(keep) as file, restored.open("rb") as text:
+                    shutil.copyfileobj(text, file)
             return ProofResult(
                 proven=not reason,
                 reason=reason,

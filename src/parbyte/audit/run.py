@@ -1,7 +1,9 @@
 """All checks over one subject, in the order of their cost; the result is the verdict."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
+from threading import Thread
 
 from parbyte.audit.ablation import check_ablation
 from parbyte.audit.bytes_check import check_bytes
@@ -47,11 +49,14 @@ def audit(
     decoded: what `audit.decode` says of T11 and T12. not_tested: gaps that the caller knows of.
     """
     answers: list[Answer] = []
-    for name, check in BLACK_BOX.items():
-        watch = Stopwatch()
-        answer = check(subject, config)
+    scorer, _ = subject.whole()
+    waiting: dict[str, Future[Answer]] = {}
+    if scorer.runs_beside and scorer is not subject.scorer:
+        # It alone walks over the whole text, with a scorer of its own.
+        waiting["T8"] = _beside(lambda: _ask("T8", subject, config))
+    for name in (*(name for name in BLACK_BOX if name not in waiting), *waiting):
+        answer = waiting[name].result() if name in waiting else _ask(name, subject, config)
         if isinstance(answer, CheckResult):
-            answer = replace(answer, seconds=watch.elapsed_s())
             console.say(f"{name:4}{TITLES[name]}: {_word(answer)}, {answer.seconds:.1f} s")
         answers.append(answer)
     answers += decoded
@@ -83,6 +88,28 @@ def known_gaps(subject: Subject) -> list[NotTested]:
         reason = "inputs and targets apart: this scorer takes one stream of both"
         gaps.append(NotTested(check="T1", reason=reason))
     return gaps
+
+
+def _ask(name: str, subject: Subject, config: AuditConfig) -> Answer:
+    watch = Stopwatch()
+    answer = BLACK_BOX[name](subject, config)
+    if isinstance(answer, CheckResult):
+        return replace(answer, seconds=watch.elapsed_s())
+    return answer
+
+
+def _beside(work: Callable[[], Answer]) -> Future[Answer]:
+    """Start work in a thread that nobody has to wait for, so that Ctrl-C ends the audit at once."""
+    answer: Future[Answer] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(work())
+        except BaseException as error:  # it belongs to whoever asks for the result
+            answer.set_exception(error)
+
+    Thread(target=run, daemon=True, name="parbyte-audit").start()
+    return answer
 
 
 def _word(result: CheckResult) -> str:

@@ -50,6 +50,8 @@ class Scorer(ABC):
     """True if it can be given inputs and targets as two arrays."""
     is_per_document: bool = False
     """True if it says that documents are priced independently of each other."""
+    runs_beside: bool = False
+    """True if another thread may ask it while this one asks another scorer, with no other bits."""
 
     @abstractmethod
     def score(self, stream_N: Stream) -> Scores:

@@ -35,7 +35,7 @@ class AuditConfig:
     exact_vocab: int = setting(1024, low=1, doc="largest vocabulary that is summed exactly")
     likely: int = setting(64, low=1, doc="larger ones: likeliest tokens that are all priced")
     drawn: int = setting(64, low=2, doc="larger ones: how many of the others are priced")
-    noise_tokens: int = setting(100_000, low=16, doc="of each noise; few for a slow scorer")
+    noise_tokens: int = setting(20_000, low=16, doc="of each noise; few for a slow scorer")
     repeat_nats: float = setting(1e-6, low=0.0, unit="nats", doc="allowed: same shapes")
     replay_nats: float = setting(1e-4, low=0.0, unit="nats", doc="allowed: other shapes")
     sum_error: float = setting(1e-3, low=0.0, doc="allowed: a sum of probabilities against 1")

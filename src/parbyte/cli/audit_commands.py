@@ -44,7 +44,7 @@ def audit(
     vocab: Annotated[int, typer.Option(min=0, max=65536, help="Its vocabulary's size.")] = 0,
     bos: Annotated[int, typer.Option(min=-1, help="Its BOS; -1: it has none.")] = -1,
     chunk: Annotated[int, typer.Option(min=0, help="Its positions between two updates.")] = 0,
-    noise: Annotated[int, typer.Option(min=16, help="Tokens of each noise.")] = 100_000,
+    noise: Annotated[int, typer.Option(min=16, help="Tokens of each noise.")] = 20_000,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:

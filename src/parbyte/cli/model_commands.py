@@ -77,13 +77,20 @@ def score(
 
 def inspect(
     model: ModelArgument,
+    text: Annotated[
+        Path | None, typer.Option(help="Measure on it what each tensor's rounding costs.")
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
-    """Show what an artifact is made of, to the byte."""
+    """Show what an artifact is made of, to the byte; with --text, what each tensor costs there."""
     from parbyte.pack.artifact import inspect_artifact
 
     contents = inspect_artifact(artifact_path(model))
+    if text is not None:
+        from parbyte.cli.inspection import add_costs
+
+        add_costs(contents, model, input_file(text), console_for(quiet=quiet))
     emit(contents, _content_rows(contents), as_json=as_json)
     return DONE
 
@@ -132,9 +139,22 @@ def _content_rows(contents: dict[str, Any]) -> list[Row]:
         for name, size in parts.items()
     ]
     rows.append(("total", f"{total:,} bytes", "as the file's size"))
+    if "costs" in contents:
+        rows += _cost_rows(contents["costs"], contents["round_trip"])
     for tensor in contents.get("tensors", []):
         rows.append((tensor["name"], f"{tensor['bytes']:,} bytes", _tensor_line(tensor)))
     return rows
+
+
+def _cost_rows(costs: dict[str, Any], round_trip: dict[str, bool]) -> list[Row]:
+    """Return what the whole file costs on the text, and whether it survives being coded again."""
+    failed = [name for name, is_equal in round_trip.items() if not is_equal]
+    window = f"the network alone, windows of {costs['window']:,} tokens"
+    return [
+        ("float bpb", f"{costs['float_bpb']:.4f}", f"{costs['against']}, {window}"),
+        ("packed bpb", f"{costs['packed_bpb']:.4f}", f"{costs['text']}, {costs['bytes']:,} bytes"),
+        ("coded again", "differs" if failed else "equal", ", ".join(failed or round_trip)),
+    ]
 
 
 def _tensor_line(tensor: dict[str, Any]) -> str:
@@ -142,8 +162,13 @@ def _tensor_line(tensor: dict[str, Any]) -> str:
     facts.append(f"{tensor['bits_per_weight']:.2f} bits a weight")
     if "entropy_bits" in tensor:
         facts.append(f"entropy {tensor['entropy_bits']:.2f}")
-        facts.append(f"error {tensor['rms_error_percent']:.1f} %")
+        if "rms_error_percent" in tensor:
+            facts.append(f"error {tensor['rms_error_percent']:.1f} %")
         facts.append(f"scales {tensor['scale_bytes']:,}")
+    if tensor.get("repair_bytes"):
+        facts.append(f"repairs {tensor['repair_bytes']:,}")
+    if "cost_bpb" in tensor:
+        facts.append(f"costs {tensor['cost_bpb']:+.5f} bpb")
     return ", ".join([*facts, tensor["coder"]])
 
 

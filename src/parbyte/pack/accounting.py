@@ -1,13 +1,15 @@
 """Where an artifact's bytes are, and what to say when there are too many."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from parbyte.base.errors import CapError
 from parbyte.base.units import format_bytes
 from parbyte.model.roles import Role, role_of
 from parbyte.pack.container import Container
-from parbyte.pack.header import Header, TensorEntry
+from parbyte.pack.entries import TensorEntry
+from parbyte.pack.header import Header
 
 PARTS: tuple[str, ...] = (
     "header",
@@ -57,7 +59,9 @@ def tensor_rows(header: Header) -> list[dict[str, Any]]:
                 "bits": entry.bits,
                 "coder": entry.values.coder + ("/columns" if entry.transposed else ""),
                 "bytes": num_bytes,
+                "grid": entry.grid,
                 "scale_bytes": 0 if entry.scale is None else entry.scale.length,
+                "repair_bytes": _entry_bytes(entry) - _grid_bytes(entry),
                 "bits_per_weight": round(8 * num_bytes / num_weights, 4),
             }
         )
@@ -77,4 +81,9 @@ def cap_error(parts: dict[str, int], cap_bytes: int, remedy: str) -> CapError:
 
 
 def _entry_bytes(entry: TensorEntry) -> int:
-    return entry.values.length + (0 if entry.scale is None else entry.scale.length)
+    return sum(placement.length for placement in entry.placements())
+
+
+def _grid_bytes(entry: TensorEntry) -> int:
+    """Return the bytes of codes, scales and codebook, without repairs."""
+    return _entry_bytes(replace(entry, low_rank=None, sparse=None))

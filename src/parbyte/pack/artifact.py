@@ -29,27 +29,28 @@ from parbyte.pack.container import (
     read_file,
     write_container,
 )
+from parbyte.pack.entries import TensorEntry, restore_codes, write_entry
 from parbyte.pack.fit import Assemble, Draft, fit_rate, fit_to_cap, too_small
-from parbyte.pack.header import Header, TensorEntry, expected_shapes, parse_header
+from parbyte.pack.header import Header, expected_shapes, parse_header
+from parbyte.pack.prune import prune_to_cap
 from parbyte.pack.statistics import code_figures
 from parbyte.pack.streams import expand, shrink
 from parbyte.pack.tensors import (
     CodeStreams,
     Layout,
-    expand_codes,
     expand_floats,
     shrink_codes,
     shrink_floats,
 )
 from parbyte.quant.config import QuantConfig
-from parbyte.quant.grid import Codes
+from parbyte.quant.grid import Codes, dequantize_into_
 from parbyte.quant.quantize import Quantized, is_small
 from parbyte.quant.rounder import Rounder, Training
 from parbyte.text.tokenizer import Tokenizer, load_tokenizer
 
 _LOWER_THE_RATE = (
-    "set 'pack.fit = true', raise 'quant.clip_std_*' or lower 'quant.bits_*', or choose a smaller "
-    "model"
+    "set 'pack.fit = true' or 'pack.prune = true', raise 'quant.clip_std_*' or lower "
+    "'quant.bits_*', or choose a smaller model"
 )
 _ABOVE_THE_CAP = 1.01
 
@@ -101,20 +102,28 @@ def build_artifact(
         return writer.write(rounder.quantize(config), layouts)
 
     if quant.heals:
-        return _heal_and_fit(rounder, assemble, quant, pack, cap_bytes).data
-    if pack.fit:
-        return fit_to_cap(assemble, ordered, roles, quant, cap_bytes)[0].data
-    return _within(assemble(quant, {}), cap_bytes).data
+        return _heal_and_fit(rounder, writer, assemble, quant, pack, cap_bytes).data
+    if not pack.fit:
+        return _finish(rounder, writer, quant, pack, cap_bytes).data
+    draft, chosen = fit_to_cap(assemble, ordered, roles, quant, cap_bytes)
+    if quant.eggroll_trials:
+        draft = _finish(rounder, writer, chosen, pack, cap_bytes, draft.layouts)
+    return draft.data
 
 
 def _heal_and_fit(
-    rounder: Rounder, assemble: Assemble, quant: QuantConfig, pack: PackConfig, cap_bytes: int
+    rounder: Rounder,
+    writer: "_Writer",
+    assemble: Assemble,
+    quant: QuantConfig,
+    pack: PackConfig,
+    cap_bytes: int,
 ) -> Draft:
     """Choose the grids, train on through them, and round what healing left of the weights."""
     # The price of bits is paid when healing begins; what it makes of the weights is taken as it is.
     if not pack.fit:
         rounder.heal_(quant)
-        return _within(assemble(replace(quant, rate_weight=0.0), {}), cap_bytes)
+        return _finish(rounder, writer, replace(quant, rate_weight=0.0), pack, cap_bytes)
     # A little too fine: what is over after healing is trimmed where rounding down costs least.
     above = round(cap_bytes * _ABOVE_THE_CAP)
     try:
@@ -125,10 +134,28 @@ def _heal_and_fit(
     return fit_rate(assemble, replace(chosen, rate_weight=0.0), draft.layouts, cap_bytes)
 
 
-def _within(draft: Draft, cap_bytes: int) -> Draft:
-    if len(draft.data) > cap_bytes:
+def _finish(
+    rounder: Rounder,
+    writer: "_Writer",
+    quant: QuantConfig,
+    pack: PackConfig,
+    cap_bytes: int,
+    layouts: Mapping[str, Layout] | None = None,
+) -> Draft:
+    """Quantise on chosen grids, try changes of codes, and trim what is over the cap."""
+    quantized = rounder.quantize(quant)
+    if quant.eggroll_trials:
+        quantized = rounder.roll(quantized, quant)
+    draft = writer.write(quantized, layouts or {})
+    if len(draft.data) <= cap_bytes:
+        return draft
+    if not (pack.fit or pack.prune):
         raise cap_error(draft.parts, cap_bytes, _LOWER_THE_RATE)
-    return draft
+
+    def write(pruned: Mapping[str, Quantized]) -> Draft:
+        return writer.write(pruned, draft.layouts)
+
+    return prune_to_cap(write, quantized, rounder.inputs(), draft, cap_bytes)
 
 
 def with_predict(data: bytes, predict: dict[str, Any], cap_bytes: int) -> bytes:
@@ -180,7 +207,7 @@ def inspect_artifact(path: Path) -> dict[str, Any]:
         rows = tensor_rows(header)
         for row, entry in zip(rows, header.tensors, strict=True):
             if entry.scale is not None:
-                row |= code_figures(_restore_codes(container, entry), entry.values.length)
+                row |= code_figures(restore_codes(container, entry), entry.values.length)
     except ArtifactError as error:
         raise ArtifactError(f"'{path}' {error}") from None
     return {
@@ -228,7 +255,7 @@ class _Writer:
             if isinstance(item, Codes):
                 streams = shrunk[name]
                 chosen[name] = streams.layout
-                rows.append(_code_row(name, item, streams, payload))
+                rows.append({"name": name, **write_entry(item, streams, self._coders, payload)})
             elif is_small(role_of(name), tuple(item.shape)):
                 small[name] = item
             else:
@@ -255,19 +282,6 @@ def _shrink_all(
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         return dict(zip(coded, pool.map(shrink_one, coded), strict=True))
-
-
-def _code_row(
-    name: str, item: Codes, streams: CodeStreams, payload: PayloadWriter
-) -> dict[str, Any]:
-    return {
-        "name": name,
-        "shape": list(item.codes.shape),
-        "bits": item.bits,
-        "transposed": int(streams.layout.transposed),
-        "values": payload.add(streams.codes),
-        "scale": payload.add(streams.scale),
-    }
 
 
 def _roles(weights: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Role]:
@@ -303,13 +317,6 @@ def _allocate(config: ModelConfig) -> GPT:
         ) from None
 
 
-def _restore_codes(container: Container, entry: TensorEntry) -> Codes:
-    assert entry.scale is not None, "a tensor of codes has scales"
-    layout = Layout(entry.values.coder, entry.transposed)
-    streams = CodeStreams(layout, container.stream(entry.values), container.stream(entry.scale))
-    return expand_codes(streams, entry.shape, entry.bits)
-
-
 def _load_model(container: Container, header: Header) -> GPT:
     """Allocate the checked model and fill it tensor by tensor: codes times scales in float32."""
     model = _allocate(header.model)
@@ -320,10 +327,8 @@ def _load_model(container: Container, header: Header) -> GPT:
             values = container.stream(entry.values)
             parameters[entry.name].copy_(expand_floats(values, [entry.shape])[0])
             return
-        codes = _restore_codes(container, entry)
-        # In place, as quant.grid.dequantize would: the same float32 products without a copy.
         with torch.no_grad():
-            parameters[entry.name].copy_(codes.codes).mul_(codes.scale.float().unsqueeze(-1))
+            dequantize_into_(parameters[entry.name], restore_codes(container, entry))
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         list(pool.map(fill_, header.tensors))

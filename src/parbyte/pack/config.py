@@ -10,6 +10,9 @@ class PackConfig:
     """How codes become a file. The cap itself comes from the track."""
 
     fit: bool = setting(False, doc='choose the rate that fits the cap: clip = "std" spends it all')
+    prune: bool = setting(
+        False, doc="a file over the cap is trimmed: the cheapest codes of +-1 become 0"
+    )
     coders: tuple[str, ...] = setting(
         ("mix", "range", "zstd", "lzma", "brotli"),
         choices=("mix", "range", "zstd", "lzma", "brotli"),
@@ -19,4 +22,7 @@ class PackConfig:
     def __post_init__(self) -> None:
         require(
             len(self.coders) > 0, "pack.coders", got=list(self.coders), want="at least one coder"
+        )
+        require(
+            not (self.fit and self.prune), "pack.prune", got=True, want="false with pack.fit = true"
         )

@@ -18,10 +18,11 @@ from parbyte.pack.accounting import cap_error
 from parbyte.pack.tensors import Layout
 from parbyte.quant.config import FLOAT_BITS, QuantConfig
 from parbyte.quant.grid import max_code
-from parbyte.quant.quantize import bits_of, clip_std_of, with_coarser_steps
+from parbyte.quant.quantize import bits_of, in_groups, with_coarser_steps
 from parbyte.quant.rounding import row_reach
+from parbyte.quant.scales import clip_std_of
 
-_UNUSED = 0.0005  # share of the cap that may stay empty
+UNUSED = 0.0005  # share of the cap that may stay empty
 _MOST_PROBES = 14
 _DEAREST_RATE = 1.0  # in squared steps a bit: most codes go down by one there
 _COARSEST_STEP = 2.0  # in standard deviations: nearly all codes are 0 there
@@ -98,7 +99,8 @@ def _octaves(
     for name, weight in weights.items():
         clip_std = clip_std_of(roles[name], quant)
         limit = max_code(bits_of(roles[name], tuple(weight.shape), quant))
-        low = max(low, math.log2(max(row_reach(weight), 1e-3) / clip_std))
+        reach = row_reach(in_groups(weight, quant))
+        low = max(low, math.log2(max(reach, 1e-3) / clip_std))
         high = max(high, math.log2(_COARSEST_STEP * limit / clip_std))
     return _Bracket(min(low, 0.0), high)
 
@@ -128,9 +130,9 @@ def _fit_steps(
             bracket.high = octave
             if best is None or len(draft.data) > len(best[0].data):
                 best = (draft, config)
-        if -_UNUSED * cap_bytes <= excess <= 0:
+        if -UNUSED * cap_bytes <= excess <= 0:
             break
-        aim = cap_bytes * (1 - 0.4 * _UNUSED)
+        aim = cap_bytes * (1 - 0.4 * UNUSED)
         octave = bracket.next(octave + 8 * (len(draft.data) - aim) / num_weights)
         if octave is None:
             break
@@ -155,7 +157,7 @@ def fit_rate(
     if len(best.data) > cap_bytes:
         raise too_small(best.parts, cap_bytes)
     for _ in range(_MOST_PROBES):
-        if len(best.data) >= (1 - _UNUSED) * cap_bytes:
+        if len(best.data) >= (1 - UNUSED) * cap_bytes:
             break
         middle = (low + high) / 2
         draft = assemble(dataclasses.replace(quant, rate_weight=middle), layouts)

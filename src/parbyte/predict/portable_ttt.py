@@ -21,8 +21,9 @@ from parbyte.kernels.portable.backward import backward_
 from parbyte.kernels.portable.descent import adam_, sgd_, sum_of_squares
 from parbyte.kernels.portable.net import cosine
 from parbyte.model.gpt import GPT
-from parbyte.model.roles import Role, role_of
+from parbyte.model.roles import role_of
 from parbyte.predict.adapter_config import TTTConfig
+from parbyte.predict.learning import decay_of, learning_names, rate_of
 from parbyte.predict.portable import PortablePredictor
 from parbyte.predict.predictor import Predictor
 
@@ -43,12 +44,6 @@ class PortableTTT(Predictor):
                 "'predict.stack[0]' is 'ttt', which the portable engine does not compute for a "
                 "network with 'model.loop': set engine = 'torch'"
             )
-        num_layers = model.config.num_layers
-        if settings.train == "last" and settings.last_blocks > num_layers:
-            raise ArtifactError(
-                f"'predict.stack[0].last_blocks' is {settings.last_blocks}, but the network has "
-                f"{num_layers} blocks"
-            )
         self._inner = PortablePredictor(model, window=window, stride=stride)
         self.vocab_size, self.chunk = self._inner.vocab_size, stride
         self._bos_id = model.config.bos_id
@@ -56,7 +51,11 @@ class PortableTTT(Predictor):
         self._original_P = self._weights.flat_P.copy()
         self._grad_P = np.zeros_like(self._original_P)
         self._grads = self._weights.view(self._grad_P)
-        self._descent = _Descent(settings, self._weights.pieces, len(self._original_P))
+        names = learning_names(
+            self._weights.pieces, settings.train, settings.last_blocks, model.config.num_layers
+        )
+        learning = {name: self._weights.pieces[name] for name in names}
+        self._descent = _Descent(settings, learning, len(self._original_P))
         self._epochs = settings.epochs
         self.restore()
 
@@ -111,11 +110,11 @@ class PortableTTT(Predictor):
 class _Descent:
     """The optimizer: what of the vector learns, how fast, and what the optimizer remembers."""
 
-    def __init__(self, settings: TTTConfig, pieces: Mapping[str, slice], size: int) -> None:
+    def __init__(self, settings: TTTConfig, learning: Mapping[str, slice], size: int) -> None:
         self._settings = settings
         self._rates = [
-            (pieces[name], _rate(settings, name), _decay(settings, name))
-            for name in _learning(settings, pieces)
+            (piece, rate_of(settings, role_of(name)), decay_of(settings, role_of(name)))
+            for name, piece in learning.items()
         ]
         self.num_learning = sum(piece.stop - piece.start for piece, _, _ in self._rates)
         self._mean_P = np.zeros(size, np.float32)
@@ -162,27 +161,3 @@ class _Descent:
             return np.float32(1)
         norm = math.sqrt(sum(sum_of_squares(grad_P[piece]) for piece, _, _ in self._rates))
         return np.float32(min(1.0, clip / max(norm, 1e-30)))
-
-
-def _learning(settings: TTTConfig, pieces: Mapping[str, slice]) -> list[str]:
-    """Return the names of the parameters that learn, decided by what they are."""
-    if settings.train == "all":
-        return list(pieces)
-    if settings.train == "scalars":
-        return [name for name in pieces if role_of(name) == Role.SCALAR]
-    if settings.train == "no_embed":
-        return [name for name in pieces if role_of(name) not in (Role.EMBED, Role.TABLE)]
-    layers = {int(name.split(".")[1]) for name in pieces if name.startswith("blocks.")}
-    last = sorted(layers)[-settings.last_blocks :]
-    return [name for name in pieces if name.startswith(tuple(f"blocks.{i}." for i in last))]
-
-
-def _rate(settings: TTTConfig, name: str) -> float:
-    role = role_of(name)
-    if role == Role.SCALAR:
-        return settings.scalar_lr
-    return settings.embed_lr if role in (Role.EMBED, Role.TABLE) else settings.lr
-
-
-def _decay(settings: TTTConfig, name: str) -> float:
-    return 0.0 if role_of(name) == Role.SCALAR else settings.weight_decay

@@ -6,48 +6,29 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from parbyte.base.errors import ArtifactError
 from parbyte.base.world import World
 from parbyte.model.config import ModelConfig
 from parbyte.model.gpt import GPT
-from parbyte.model.roles import Role, parameter_roles, role_of
+from parbyte.model.roles import Role, role_of
 from parbyte.predict.adapter_config import TTTConfig
+from parbyte.predict.learning import TABLE_ROLES, learning_names
 from parbyte.train.config import TrainConfig
 from parbyte.train.muon import Muon
 from parbyte.train.optim import MATRIX_ROLES, clip_
-
-_TABLE_ROLES = (Role.EMBED, Role.TABLE)
 
 
 def choose_trained(model: GPT, train: str, last_blocks: int) -> dict[str, nn.Parameter]:
     """Return the parameters that learn, by name; the others are frozen (requires_grad = False).
 
-    train: "all", "last" (everything inside the last blocks), "no_embed" (all but the tables),
-    "scalars". Raises ArtifactError if the network has fewer blocks than `last_blocks`.
+    train, last_blocks: see `learning_names`.
     """
-    num_layers = model.config.num_layers
-    if train == "last" and last_blocks > num_layers:
-        raise ArtifactError(
-            f"'predict.stack[0].last_blocks' is {last_blocks}, but the network has {num_layers} "
-            "blocks"
-        )
-    roles = parameter_roles(model)
-    last = [model.blocks[num_layers - 1 - i] for i in range(last_blocks if train == "last" else 0)]
-    inside = {id(parameter) for block in last for parameter in block.parameters()}
-    chosen: dict[str, nn.Parameter] = {}
-    for name, parameter in model.named_parameters():
-        learns = {
-            "all": True,
-            "last": id(parameter) in inside,
-            "no_embed": roles[name] not in _TABLE_ROLES,
-            "scalars": roles[name] == Role.SCALAR,
-        }[train]
-        parameter.requires_grad_(learns)
-        if learns:
-            chosen[name] = parameter
-    num_blocks = {"all": num_layers, "no_embed": num_layers, "last": len(last), "scalars": 0}[train]
+    num_layers, parameters = model.config.num_layers, dict(model.named_parameters())
+    names = learning_names(parameters, train, last_blocks, num_layers)
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(name in names)
+    num_blocks = {"last": last_blocks, "scalars": 0}.get(train, num_layers)
     check_by_counting(model, model.config, num_blocks)
-    return chosen
+    return {name: parameters[name] for name in names}
 
 
 def check_by_counting(model: nn.Module, config: ModelConfig, num_blocks: int) -> None:
@@ -82,7 +63,7 @@ class Learner:
         self._trained = list(trained.values())
         roles = {name: role_of(name) for name in trained}
         matrices = {n: p for n, p in trained.items() if roles[n] in MATRIX_ROLES}
-        tables = [p for n, p in trained.items() if roles[n] in _TABLE_ROLES]
+        tables = [p for n, p in trained.items() if roles[n] in TABLE_ROLES]
         scalars = [p for n, p in trained.items() if roles[n] == Role.SCALAR]
         self._decayed = [(list(matrices.values()), settings.lr), (tables, settings.embed_lr)]
         groups = [(tables, settings.embed_lr), (scalars, settings.scalar_lr)]

@@ -3,17 +3,18 @@
 The error that counts is that of the layer's outputs, e H e^T with H = E[x x^T]. In the order of
 falling H_jj, with H^-1 = U^T U: round column j, then take (w_j - s q_j) / U_jj times U_jk from
 every later column k. Source: Frantar et al. 2022, arXiv:2210.17323; the factor by one Cholesky of
-the reversed matrix is openai/parameter-golf PR 1948. Shapes: R rows, C columns.
+the reversed matrix is openai/parameter-golf PR 1948. Shapes: R rows, C columns, W of them at once,
+B in a block.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from parbyte.quant.grid import Codes, max_code
-from parbyte.quant.rounding import round_to_nearest, round_with_price
+from parbyte.quant.grid import Codes, limits_of, points_of, steps_of
+from parbyte.quant.rounding import snap
 
 _BLOCK = 128
 _MORE_DAMPING = (1.0, 10.0, 100.0, 1000.0)
@@ -31,18 +32,26 @@ class Factor:
 
 
 def factorize(
-    hessian_CC: Tensor, damping: float, *, act_order: bool, warn: Callable[[str], None]
+    hessian_CC: Tensor,
+    damping: float,
+    *,
+    act_order: bool,
+    warn: Callable[[str], None],
+    width: int = 1,
 ) -> Factor:
     """Order the columns and factor the damped Hessian; damping rises where that fails, and warns.
 
     A column that no input ever reaches gets the mean of the diagonal: it is rounded to nearest.
+    width: columns that are rounded together, and stay together; their number must be a multiple.
     """
     diagonal_C = hessian_CC.diagonal().clone()
     usual = float(diagonal_C.mean()) or 1.0
     dead_C = diagonal_C <= 0
     order_C = torch.arange(len(diagonal_C))
     if act_order:
-        order_C = torch.argsort(diagonal_C, descending=True, stable=True)
+        largest = diagonal_C.unflatten(0, (-1, width)).sum(-1)
+        order_C = order_C.unflatten(0, (-1, width))[largest.argsort(descending=True, stable=True)]
+        order_C = order_C.flatten()
     for times in _MORE_DAMPING:
         raised = damping * times
         added_C = torch.where(dead_C, usual, raised * usual)
@@ -56,44 +65,47 @@ def factorize(
     return Factor(order_C, torch.eye(len(order_C), dtype=torch.float64), hessian_CC, float("inf"))
 
 
-def gptq(
-    weight_RC: Tensor, scale_R: Tensor, bits: int, factor: Factor, price: Tensor | None = None
-) -> Codes:
-    """Round a matrix so that its outputs change least; a row is never worse than to nearest.
+def gptq(weight_RC: Tensor, nearest: Codes, factor: Factor, price: Tensor | None = None) -> Codes:
+    """Round a matrix so that its outputs change least; a row is never worse than `nearest`.
 
-    price: float64[max code + 1], what a code of each size costs in squared steps; see
-    quant.rounding.round_with_price. With a price no row is compared with round-to-nearest.
+    nearest: the weights rounded each for itself, on the grid that is wanted. Columns that the grid
+    rounds together are chosen together and their errors pushed on together. price: float64[limit +
+    1], what a code of each size costs in squared steps; see quant.rounding.round_with_price. With a
+    price no row is compared with round-to-nearest.
     """
-    scale_R1 = scale_R.double().unsqueeze(-1)
-    steps_RC = (weight_RC.double() / scale_R1)[:, factor.order_C]
-    codes_RC = torch.empty_like(steps_RC)
-    upper_CC, num_columns = factor.upper_CC, steps_RC.shape[1]
+    order_C, upper_CC, width = factor.order_C, factor.upper_CC, nearest.width
+    # Columns lie in rows here: each is read and written as a whole, again and again.
+    rest_CR = weight_RC.double().T[order_C].contiguous()
+    step_CR = steps_of(nearest).double().expand(nearest.shape).T[order_C].contiguous()
+    limit_C = limits_of(nearest)[order_C]
+    found = torch.empty_like(nearest.codes)
+    shrinks = nearest.shape[-1] // found.shape[-1]
     # A column's error counts 1 / U_jj^2; prices are in squared steps of a column of mean weight.
     weight_C = upper_CC.diagonal().square().reciprocal()
     weight_C = weight_C / weight_C.mean()
-    for start in range(0, num_columns, _BLOCK):
-        stop = min(start + _BLOCK, num_columns)
-        error_RB = torch.empty(len(steps_RC), stop - start, dtype=torch.float64)
-        for j in range(start, stop):
-            column_R = steps_RC[:, j]
+    for start in range(0, len(order_C), _BLOCK):
+        stop = min(start + _BLOCK, len(order_C))
+        error_BR = torch.empty(stop - start, len(weight_RC), dtype=torch.float64)
+        for j in range(start, stop, width):
+            now, later = slice(j, j + width), slice(j + width, stop)
             dear = None if price is None else price / weight_C[j]
-            codes_RC[:, j] = round_with_price(column_R, max_code(bits), dear)
-            error_R = (column_R - codes_RC[:, j]) / upper_CC[j, j]
-            steps_RC[:, j + 1 : stop].addr_(error_R, upper_CC[j, j + 1 : stop], alpha=-1.0)
-            error_RB[:, j - start] = error_R
-        steps_RC[:, stop:].addmm_(error_RB, upper_CC[start:stop, stop:], alpha=-1.0)
-    found = torch.empty(steps_RC.shape, dtype=torch.int8)
-    found[:, factor.order_C] = codes_RC.to(torch.int8)
+            codes_RW = snap((rest_CR[now] / step_CR[now]).T, nearest, limit_C[now], dear)
+            found[:, order_C[now][::shrinks] // shrinks] = codes_RW.to(torch.int8)
+            point_RW = points_of(replace(nearest, codes=codes_RW))
+            error_WR = rest_CR[now] - point_RW.T * step_CR[now]
+            error_WR = torch.linalg.inv(upper_CC[now, now]).T @ error_WR
+            rest_CR[later].addmm_(upper_CC[now, later].T, error_WR, alpha=-1.0)
+            error_BR[j - start : j - start + width] = error_WR
+        rest_CR[stop:].addmm_(upper_CC[start:stop, stop:].T, error_BR, alpha=-1.0)
+    chosen = replace(nearest, codes=found)
     if price is not None:
-        return Codes(found, scale_R, bits)
-    nearest = round_to_nearest(weight_RC, scale_R, bits).codes
-    errors = [output_error(weight_RC, q, scale_R, factor.hessian_CC) for q in (found, nearest)]
-    return Codes(torch.where((errors[0] <= errors[1])[:, None], found, nearest), scale_R, bits)
+        return chosen
+    errors = [output_error(weight_RC, item, factor.hessian_CC) for item in (chosen, nearest)]
+    better_R1 = (errors[0] <= errors[1])[:, None]
+    return replace(nearest, codes=torch.where(better_R1, found, nearest.codes))
 
 
-def output_error(
-    weight_RC: Tensor, codes_RC: Tensor, scale_R: Tensor, hessian_CC: Tensor
-) -> Tensor:
+def output_error(weight_RC: Tensor, codes: Codes, hessian_CC: Tensor) -> Tensor:
     """Return e H e^T of every row's rounding error, float64[R]."""
-    error_RC = weight_RC.double() - codes_RC.double() * scale_R.double().unsqueeze(-1)
+    error_RC = weight_RC.double() - points_of(codes).double() * steps_of(codes).double()
     return ((error_RC @ hessian_CC) * error_RC).sum(-1)

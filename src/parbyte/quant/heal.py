@@ -22,7 +22,7 @@ from parbyte.model.config import ModelConfig
 from parbyte.model.gpt import GPT
 from parbyte.quant.calibration import TrainingText
 from parbyte.quant.config import QuantConfig
-from parbyte.quant.grid import Codes, dequantize, max_code
+from parbyte.quant.grid import Codes, dequantize, steps_of
 from parbyte.quant.quantize import Quantized
 from parbyte.text.batches import IGNORED, TrainBatches
 
@@ -157,16 +157,14 @@ def _begin(weight: Tensor, grid: Codes | None) -> Tensor:
     """Return the nearest weight that rounds to the given code; the weight where there is none."""
     if grid is None:
         return weight.clone()
-    scale = grid.scale.float().unsqueeze(-1)
-    centre = grid.codes.float()
-    return (weight / scale).clamp(centre - _INSIDE, centre + _INSIDE) * scale
+    step, centre = steps_of(grid), grid.codes.float()
+    return (weight / step).clamp(centre - _INSIDE, centre + _INSIDE) * step
 
 
 def _on_grid(masters: Mapping[str, Tensor], grids: Mapping[str, Codes]) -> dict[str, Tensor]:
     seen = dict(masters)
     for name, grid in grids.items():
-        scale = grid.scale.float().unsqueeze(-1)
-        seen[name] = _ToGrid.apply(masters[name], scale, max_code(grid.bits))
+        seen[name] = _ToGrid.apply(masters[name], steps_of(grid), grid.limit)
     return seen
 
 

@@ -4,7 +4,7 @@ What does not depend on the step (Hessians and their factors, healed weights) is
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -22,11 +22,12 @@ from parbyte.quant.calibration import (
     training_windows,
 )
 from parbyte.quant.config import QuantConfig
+from parbyte.quant.eggroll import roll
 from parbyte.quant.gptq import Factor, factorize
 from parbyte.quant.grid import Codes
 from parbyte.quant.heal import Batches, Healed, heal
 from parbyte.quant.hessians import Hessians, collect_hessians
-from parbyte.quant.quantize import Quantized, quantize_weights
+from parbyte.quant.quantize import Knowledge, Quantized, check_columns, quantize_weights
 from parbyte.quant.sensitivity import step_factors
 
 
@@ -57,32 +58,39 @@ class Rounder:
     ) -> None:
         """Collect and factor the Hessians if the recipe wants GPTQ.
 
-        Raises RecipeError if GPTQ or healing is wanted and there is no text to learn from.
+        Raises RecipeError if GPTQ or healing is wanted and there is no text to learn from, or if
+        columns cannot be taken together as `config` says.
         """
         if training is None and (config.heals or config.calibrates):
             raise RecipeError("this [quant] learns from the training text, and none is at hand")
+        check_columns(weights, roles, config)
         self.weights = dict(weights)
         self.roles = roles
         self._model_config = model_config
-        self._counts = token_counts
         self._training = training
-        self._scales: dict[str, Tensor] | None = None
-        self._factors: dict[str, Factor] | None = None
-        self._step_factors: dict[str, float] | None = None
+        self._known = Knowledge(token_counts=token_counts)
+        self._windows: Calibration | None = None
         if training is not None and config.calibrates:
             self._calibrate(training, config)
 
     def quantize(self, config: QuantConfig) -> dict[str, Quantized]:
         """Return codes and float16 tensors of all weights."""
-        return quantize_weights(
-            self.weights,
-            self.roles,
-            config,
-            self._counts,
-            self._factors,
-            self._scales,
-            self._step_factors,
-        )
+        return quantize_weights(self.weights, self.roles, config, self._known)
+
+    def roll(self, quantized: Mapping[str, Quantized], config: QuantConfig) -> dict[str, Quantized]:
+        """Return the same with the changes of codes that lower the loss; see quant.eggroll."""
+        assert self._training is not None and self._windows is not None
+        watch = Stopwatch()
+        rolled, kept = roll(self._model_config, quantized, self._windows, config.eggroll_trials)
+        if config.calibration == "train":
+            self._training.seconds += watch.elapsed_s()
+        say = self._training.console.say
+        say(f"eggroll: {kept:,} of {config.eggroll_trials:,} changes of codes kept")
+        return rolled
+
+    def inputs(self) -> dict[str, Tensor]:
+        """Return the mean square of what each column is multiplied with, by matrix, if known."""
+        return {name: f.hessian_CC.diagonal() for name, f in self._known.factors.items()}
 
     def heal_(self, config: QuantConfig) -> None:
         """Train the weights on through the grids of `config`, which stay from here on.
@@ -101,23 +109,23 @@ class Rounder:
             self._training.console,
         )
         self._training.seconds += healed.seconds
-        self.weights, self._factors, self._training.healed = healed.weights, None, healed
-        self._scales = {n: item.scale for n, item in quantized.items() if isinstance(item, Codes)}
+        self.weights, self._training.healed = healed.weights, healed
+        scales = {n: item.scale for n, item in quantized.items() if isinstance(item, Codes)}
+        self._known = replace(self._known, factors={}, scales=scales)
 
     def _calibrate(self, training: Training, config: QuantConfig) -> None:
         model = GPT(self._model_config, seed=None).eval()
         model.load_state_dict(self.weights)
         watch = Stopwatch()
-        windows = _windows(model, training, config)
+        self._windows = windows = _windows(model, training, config)
         say = training.console.say
         say(f"quant: calibrated on {windows.windows_WT.numel():,} tokens of {windows.source}")
         if config.allocation == "sensitivity":
-            self._step_factors = step_factors(model, windows)
-        hessians = collect_hessians(model, windows) if config.method == "gptq" else None
+            self._known = replace(self._known, step_factors=step_factors(model, windows))
+        hessians = collect_hessians(model, windows) if config.needs_inputs else {}
         if config.calibration == "train":
             training.seconds += watch.elapsed_s()
-        if hessians is not None:
-            self._factors = _factorize_all(hessians, config, say)
+        self._known = replace(self._known, factors=_factorize_all(hessians, config, say))
 
 
 def _factorize_all(
@@ -128,6 +136,7 @@ def _factorize_all(
             hessian,
             config.damping,
             act_order=config.act_order,
+            width=config.grid_width,
             warn=lambda text, name=name: say(f"gptq: '{name}': {text}"),
         )
         for name, hessian in hessians.items()

@@ -1,12 +1,14 @@
 """One matrix to codes: choose each row's scale by a clip rule, then round to nearest.
 
-Shapes: R rows, C columns (leading dimensions allowed).
+Shapes: R rows, C columns (leading dimensions allowed); a group of columns is a row of its own.
 """
 
 import torch
 from torch import Tensor
 
+from parbyte.quant.codebook import book_codes
 from parbyte.quant.grid import Codes, max_code
+from parbyte.quant.lattice import lattice_codes
 
 # The smallest positive float16; a smaller scale would underflow to 0 and divide by zero.
 SMALLEST_SCALE = 2.0**-24
@@ -26,7 +28,22 @@ def round_to_nearest(weight_RC: Tensor, scale_R: Tensor, bits: int) -> Codes:
     return Codes(steps_RC.round_().clamp_(-limit, limit).to(torch.int8), scale_R, bits)
 
 
-def round_with_price(steps: Tensor, limit: int, price: Tensor | None) -> Tensor:
+def snap(steps: Tensor, like: Codes, limit: Tensor, price: Tensor | None = None) -> Tensor:
+    """Return whole numbers [..., C]: the codes of `steps`, [..., C], on the grid of `like`.
+
+    A book's codes are [..., C / D]. limit: [C], the largest code of each column. price: see
+    `round_with_price`; uniform grids of two bits and more know one.
+    """
+    if like.book is not None:
+        return book_codes(steps, like.book)
+    if like.grid == "e8":
+        return lattice_codes(steps, limit.to(steps.dtype))
+    if like.bits == 1:
+        return torch.where(steps < 0, -1.0, 1.0).to(steps.dtype)
+    return round_with_price(steps, limit.to(steps.dtype), price)
+
+
+def round_with_price(steps: Tensor, limit: Tensor | int, price: Tensor | None) -> Tensor:
     """Return whole numbers near `steps`, the smaller neighbour where it is cheaper by enough.
 
     price: [limit + 1], what a code of each size costs, in squared steps: bits times a rate. A code
@@ -34,7 +51,8 @@ def round_with_price(steps: Tensor, limit: int, price: Tensor | None) -> Tensor:
     to nearest. Source: Sullivan 1996, "Efficient scalar quantization of exponential and Laplacian
     random variables", IEEE Trans. Inf. Theory 42 (the dead zone that follows from it).
     """
-    nearest = steps.round().clamp_(-limit, limit)
+    largest = torch.as_tensor(limit, dtype=steps.dtype)
+    nearest = torch.clamp(steps.round(), -largest, largest)
     if price is None:
         return nearest
     size = nearest.abs()
@@ -44,13 +62,13 @@ def round_with_price(steps: Tensor, limit: int, price: Tensor | None) -> Tensor:
     return torch.where(far - near < saved, smaller, size).copysign_(steps)
 
 
-def code_prices(codes_RC: Tensor, bits: int, rate: float) -> Tensor:
-    """Return float64[max code + 1]: rate times the bits of a code of each size, its sign included.
+def code_prices(codes_RC: Tensor, limit: int, rate: float) -> Tensor:
+    """Return float64[limit + 1]: rate times the bits of a code of each size, its sign included.
 
     The bits are those of an adaptive coder without contexts that has seen these codes.
     """
     sizes = codes_RC.abs().long().flatten()
-    counts = torch.bincount(sizes, minlength=max_code(bits) + 1).double() + 0.5
+    counts = torch.bincount(sizes, minlength=limit + 1).double() + 0.5
     cost = -(counts / counts.sum()).log2()
     cost[1:] += 1.0
     # Rare sizes have accidental counts; a larger code is never the cheaper one.
@@ -81,6 +99,37 @@ def std_scale(
         unclipped_R = torch.minimum(_row_max(weight_RC) / max_code(bits), step_R)
         step_R = torch.maximum(step_R * factor_R, unclipped_R)
     return _to_scale(step_R, digits)
+
+
+def mean_scale(weight_RC: Tensor, digits: int) -> Tensor:
+    """Return the float16[R] scales that are each row's mean size: for binary and ternary codes.
+
+    Binary codes then err least. Source: Rastegari et al. 2016, arXiv:1603.05279; ternary: Ma et al.
+    2024, arXiv:2402.17764.
+    """
+    return _to_scale(weight_RC.to(torch.float64).abs().mean(-1).to(torch.float32), digits)
+
+
+def refit_scale(
+    weight_RC: Tensor, points_RC: Tensor, importance_C: Tensor, scale_R: Tensor, digits: int
+) -> Tensor:
+    """Return for each row the float16 scale that fits its points best, or the old one.
+
+    s = sum_j h_j w_j q_j / sum_j h_j q_j^2 has the least error weighted by h; the old scale stays
+    where rounding to `digits` would lose more. points_RC: what the codes are worth in steps.
+    """
+    weight, points = weight_RC.to(torch.float64), points_RC.to(torch.float64)
+    power_R = (importance_C * points.square()).sum(-1)
+    product_R = (importance_C * weight * points).sum(-1)
+    old_R = scale_R.to(torch.float64)
+    exact_R = torch.where((power_R > 0) & (product_R > 0), product_R / power_R, old_R)
+    new_R = _to_scale(exact_R, digits)
+
+    def error(step_R: Tensor) -> Tensor:
+        missed = weight - points * step_R.to(torch.float64).unsqueeze(-1)
+        return (importance_C * missed.square()).sum(-1)
+
+    return torch.where(error(new_R) < error(scale_R), new_R, scale_R)
 
 
 def frequency_factor(counts_V: Tensor, power: float) -> Tensor:

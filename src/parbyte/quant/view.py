@@ -19,8 +19,9 @@ from parbyte.model.gpt import GPT
 from parbyte.model.roles import Role, parameter_roles
 from parbyte.quant.config import FLOAT_BITS, QuantConfig
 from parbyte.quant.grid import dequantize, max_code
-from parbyte.quant.quantize import bits_of, choose_scale
+from parbyte.quant.quantize import bits_of
 from parbyte.quant.rounding import round_to_nearest
+from parbyte.quant.scales import choose_scale, row_factor
 from parbyte.text.shards import count_tokens
 from parbyte.train.rounding import Rounding, Seen
 
@@ -48,7 +49,10 @@ def rounding_on_grid(
             if bits == FLOAT_BITS:
                 continue
             stack_NRC = torch.stack([weights[name] for name in names])
-            scale_NR = choose_scale(stack_NRC, role, bits, config, token_counts)
+            counts = token_counts if role is Role.EMBED else None
+            factor_R = row_factor(stack_NRC[0], config, counts, None, 1.0)
+            factor_NR = None if factor_R is None else factor_R.to(stack_NRC.device)[None]
+            scale_NR = choose_scale(stack_NRC, role, bits, config, factor_NR)
             value_NRC, slope_NRC = _look(stack_NRC, scale_NR, bits, kind, hardness)
             for place, name in enumerate(names):
                 slope = None if slope_NRC is None else slope_NRC[place]
@@ -60,7 +64,7 @@ def rounding_on_grid(
             )
         return seen
 
-    return Rounding(see=see, settings=config.grid)
+    return Rounding(see=see, settings=config.grid_settings)
 
 
 def soft_round(

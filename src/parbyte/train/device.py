@@ -1,14 +1,13 @@
 """Where training runs: device, threads, arithmetic switches, pace and peak memory."""
 
 import os
-import resource
 from collections import deque
 from typing import Any
 
 import torch
 
 from parbyte.base.errors import ResourceError
-from parbyte.base.machine import has_native_bfloat16
+from parbyte.base.machine import has_native_bfloat16, process_peak_bytes
 from parbyte.base.world import World
 
 # Two steps in flight keep a GPU busy; more would only let the host's clock run ahead of it.
@@ -78,7 +77,7 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Return the most memory held so far: the GPU's tensors on cuda, else this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return process_peak_bytes()
 
 
 class Pace:

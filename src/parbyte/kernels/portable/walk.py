@@ -86,12 +86,12 @@ def _walk_lanes_(
     for begin in range(0, num_positions, positions_at_once):
         end = min(begin + positions_at_once, num_positions)
         tokens_BP = tokens_BT[lanes[0] : lanes[-1] + 1, begin:end]
-        rows = rows_of(tokens_BP, start + begin, lanes[0])
-        hidden_RD = forward(net, memory, *rows).out
-        for t in range(max(begin, skip), end):
-            row = (t - begin) * num_lanes
-            hidden = hidden_RD[row : row + num_lanes]
-            predict_(hidden, net, lanes[0], t - skip, out_BTV)
+        tokens_R, lanes_R, positions_R = rows_of(tokens_BP, start + begin, lanes[0])
+        hidden_RD = forward(net, memory, tokens_R, lanes_R, positions_R).out
+        if end > skip:
+            wanted = slice(max(0, skip - begin) * num_lanes, None)
+            times_R = positions_R[wanted] - (start + skip)
+            predict_(hidden_RD[wanted], net, lanes_R[wanted], times_R, out_BTV)
 
 
 def rows_of(tokens_BT: Ints, start: int, first_lane: int = 0) -> tuple[Ints, Ints, Ints]:
@@ -103,8 +103,8 @@ def rows_of(tokens_BT: Ints, start: int, first_lane: int = 0) -> tuple[Ints, Int
 
 
 @compiled(is_entry=True)
-def predict_(hidden_RD: Floats, net: Net, first: int, t: int, out_BTV: Floats) -> None:
-    """Write the log-probabilities of lanes first .. first + R that follow from hidden states."""
+def predict_(hidden_RD: Floats, net: Net, lanes_R: Ints, times_R: Ints, out_BTV: Floats) -> None:
+    """Write the log-probabilities that follow from hidden states, each at its lane and time."""
     logits_RN = head_logits(hidden_RD, net)
     vocab_size = net.num_outputs
     weight_V = np.empty(vocab_size, np.float32)
@@ -114,7 +114,7 @@ def predict_(hidden_RD: Floats, net: Net, first: int, t: int, out_BTV: Floats) -
         for v in range(vocab_size):
             weight_V[v] = exp(logits_V[v] - top)
         offset = np.float32(np.float64(top) + log(total(weight_V)))
-        out_V = out_BTV[first + r, t]
+        out_V = out_BTV[lanes_R[r], times_R[r]]
         for v in range(vocab_size):
             out_V[v] = logits_V[v] - offset
 
