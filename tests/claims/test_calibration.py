@@ -8,7 +8,8 @@ from parbyte.claims.windows import Windows
 from parbyte.model.config import ModelConfig
 from parbyte.model.gpt import GPT
 from parbyte.model.roles import role_of
-from parbyte.quant.quantize import choose_scale
+from parbyte.quant.grid import Codes
+from parbyte.quant.quantize import quantize_weights
 
 VOCAB = 24
 WINDOWS = Windows(window=16, stride=4)
@@ -58,9 +59,11 @@ def test_the_token_table_is_rounded_by_the_hessian_of_the_scored_text() -> None:
     hidden_ND = model.hidden(TEXT_N[: whole * length].view(whole, length)).flatten(0, 1).double()
     name = "embed.table"
     weight_VD = dict(model.named_parameters())[name]
-    scale_V = choose_scale(weight_VD, role_of(name), INT6.bits_embed, INT6, None, 1.0)
+    nearest = quantize_weights({name: weight_VD}, {name: role_of(name)}, INT6)[name]
+    assert isinstance(nearest, Codes)
+    scale_V1 = nearest.scale.double().view(VOCAB, 1)
     hessian_DD = hidden_ND.T @ hidden_ND / len(hidden_ND)
-    wanted_VD = slow_round(weight_VD, scale_V.double()[:, None], hessian_DD, INT6.bits_embed)
+    wanted_VD = slow_round(weight_VD, scale_V1, hessian_DD, INT6.bits_embed)
     found_VD = dict(rounded.named_parameters())[name]
     torch.testing.assert_close(found_VD.double(), wanted_VD, atol=1e-6, rtol=0)
 

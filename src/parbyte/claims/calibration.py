@@ -19,7 +19,7 @@ from parbyte.quant.calibration import Calibration
 from parbyte.quant.config import QuantConfig
 from parbyte.quant.gptq import factorize
 from parbyte.quant.hessians import collect_hessians
-from parbyte.quant.quantize import dequantize_weights, quantize_weights
+from parbyte.quant.quantize import Knowledge, dequantize_weights, quantize_weights
 
 INT6 = QuantConfig(
     bits_table=6,
@@ -59,7 +59,7 @@ def rounded_on_text(model: GPT, stream_N: Tensor, windows: Windows, settings: On
     num_windows = min(len(stream_N), settings.tokens) // windows.window
     text_WL = stream_N[: num_windows * windows.window].view(num_windows, windows.window)
     weights = {name: weight.detach() for name, weight in model.named_parameters()}
-    factors = None
+    factors = {}
     if num_windows:
         hessians = collect_hessians(model, cast(Calibration, _TextWindows(text_WL)))
         quant = settings.quant
@@ -68,7 +68,7 @@ def rounded_on_text(model: GPT, stream_N: Tensor, windows: Windows, settings: On
             for name, hessian in hessians.items()
         }
     roles = {name: role_of(name) for name in weights}
-    quantized = quantize_weights(weights, roles, settings.quant, factors=factors)
+    quantized = quantize_weights(weights, roles, settings.quant, Knowledge(factors=factors))
     rounded = copy.deepcopy(model)
     rounded.load_state_dict(dequantize_weights(quantized))
     return rounded
