@@ -16,6 +16,8 @@ RUNGS = ["float", "packed", "sliding", "+ TTT", "+ SLOT", "+ n-gram"]
 NAMED = [[], [], ["C4"], ["C3", "C4"], ["C1", "C3"], ["C2"]]
 """What legality.md says that each rung breaks."""
 EXCERPT = ("--excerpt", "2048")
+OVERHEAD_BYTES = 200
+"""Header, hashes and the ends of lanes: what a bitstream of any length pays."""
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,8 @@ def test_every_repaired_rung_is_decoded_and_certified(
     for rung in ladder["rungs"]:
         assert rung["twin_verdict"] == "certified", rung["twin_findings"]
         assert rung["coded_bpb"] == 8 * rung["bitstream_bytes"] / ladder["text"]["bytes"]
-        assert 0 < rung["coded_bpb"] / rung["measured_bpb"] - 1 < 0.05
+        measured_bytes = rung["measured_bpb"] * ladder["text"]["bytes"] / 8
+        assert 0 < rung["bitstream_bytes"] - measured_bytes < OVERHEAD_BYTES
     assert ladder["all_certified"] is True
     assert len(list((climbed / "seed" / "rungs").glob("*.pby"))) == len(RUNGS)
 
