@@ -3,11 +3,14 @@
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from parbyte.seed import climb
 
 pytestmark = pytest.mark.slow
 
@@ -29,6 +32,14 @@ def climbed(tmp_path_factory: pytest.TempPathFactory, make_toy: Callable[[Path],
     words = ["seed", str(make_toy(folder)), "--out", str(folder / "run"), *EXCERPT, "--quiet"]
     assert main(words) == 0
     return folder / "run"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_audit() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        quick = replace(climb.AUDIT, noise_tokens=1024, likely=16, drawn=16)
+        patch.setattr(climb, "AUDIT", quick)
+        yield
 
 
 @pytest.fixture

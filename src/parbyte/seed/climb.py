@@ -6,7 +6,7 @@ its settings, the package.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Climb:
     text: Path | None = None
     limit: int = 1 << 14
     """Bytes of the text that every rung is about."""
-    audit: AuditConfig = AUDIT
+    audit: AuditConfig = field(default_factory=lambda: AUDIT)
 
     @cached_property
     def networks(self) -> Networks:
