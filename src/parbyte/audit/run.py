@@ -35,6 +35,8 @@ BLACK_BOX: dict[str, Check] = {
     "T5": check_independence,
 }
 """The checks that need no decoding."""
+_WITH_FULL_SCORER = ("T8", "T6")
+"""Those that walk with the full scorer, which can do one walk at a time; no other check has it."""
 
 
 def audit(
@@ -49,16 +51,13 @@ def audit(
     decoded: what `audit.decode` says of T11 and T12. not_tested: gaps that the caller knows of.
     """
     answers: list[Answer] = []
-    scorer, _ = subject.whole()
-    waiting: dict[str, Future[Answer]] = {}
-    if scorer.runs_beside and scorer is not subject.scorer:
-        # It alone walks over the whole text, with a scorer of its own.
-        waiting["T8"] = _beside(lambda: _ask("T8", subject, config))
-    for name in (*(name for name in BLACK_BOX if name not in waiting), *waiting):
-        answer = waiting[name].result() if name in waiting else _ask(name, subject, config)
-        if isinstance(answer, CheckResult):
-            console.say(f"{name:4}{TITLES[name]}: {_word(answer)}, {answer.seconds:.1f} s")
-        answers.append(answer)
+    full_scorer = subject.full_scorer
+    beside: tuple[str, ...] = ()
+    if full_scorer is not None and full_scorer.runs_beside:
+        beside = _WITH_FULL_SCORER
+    waiting = _beside(lambda: [_ask(name, subject, config, console) for name in beside])
+    answers += [_ask(name, subject, config, console) for name in BLACK_BOX if name not in beside]
+    answers += waiting.result()
     answers += decoded
     known = {answer.check for answer in answers}
     reason = "there is no bitstream to decode"
@@ -90,26 +89,27 @@ def known_gaps(subject: Subject) -> list[NotTested]:
     return gaps
 
 
-def _ask(name: str, subject: Subject, config: AuditConfig) -> Answer:
+def _ask(name: str, subject: Subject, config: AuditConfig, console: Console) -> Answer:
     watch = Stopwatch()
     answer = BLACK_BOX[name](subject, config)
     if isinstance(answer, CheckResult):
-        return replace(answer, seconds=watch.elapsed_s())
+        answer = replace(answer, seconds=watch.elapsed_s())
+        console.say(f"{name:4}{TITLES[name]}: {_word(answer)}, {answer.seconds:.1f} s")
     return answer
 
 
-def _beside(work: Callable[[], Answer]) -> Future[Answer]:
+def _beside(work: Callable[[], list[Answer]]) -> Future[list[Answer]]:
     """Start work in a thread that nobody has to wait for, so that Ctrl-C ends the audit at once."""
-    answer: Future[Answer] = Future()
+    answers: Future[list[Answer]] = Future()
 
     def run() -> None:
         try:
-            answer.set_result(work())
+            answers.set_result(work())
         except BaseException as error:  # it belongs to whoever asks for the result
-            answer.set_exception(error)
+            answers.set_exception(error)
 
     Thread(target=run, daemon=True, name="parbyte-audit").start()
-    return answer
+    return answers
 
 
 def _word(result: CheckResult) -> str:
