@@ -5,11 +5,12 @@
     python benchmarks/compressors.py runs/wiki --name wiki        a run on another corpus
     python benchmarks/compressors.py --page                       docs/compressors.md from results
 
-The text is the run's held-out text, or a FILE's documents joined (.txt, .jsonl, .zst). Each
+The text is the run's held-out text, whose bitstream the run has proven, or a FILE's documents
+joined (.txt, .jsonl, .zst), which is coded and decoded here. Each
 compressor is run alone and once more with the run's training text in hand: zstd takes it as a
 prefix; what has no such option is given both texts in one stream, and what the training text alone
 makes is subtracted ("joined"): the price, if the receiver has the first part.
-Every result is decompressed and compared. parbyte's archive is made as `parbyte compress` makes it.
+Every result is decompressed and compared. FILE's archive is made as `parbyte compress` makes it.
 The compressors take one core each, parbyte as many jobs as asked for; speeds mean little where the
 load average, which is stored with them, says that others were at work.
 """
@@ -30,7 +31,7 @@ import pyppmd
 import zstandard
 
 from parbyte.base.clock import Stopwatch
-from parbyte.base.files import sha256_bytes, write_bytes, write_json
+from parbyte.base.files import read_json, sha256_bytes, write_bytes, write_json
 from parbyte.base.log import Console
 from parbyte.base.machine import describe_machine, describe_versions, num_cores
 from parbyte.codec.config import CodecConfig
@@ -92,7 +93,8 @@ def compare(given: argparse.Namespace) -> None:
     """Run all over one text and store the result under the text's name."""
     text = read_text(given.run, given.text)[: given.limit_bytes or None]
     training = training_text(given.run)
-    lines = [ours(given.run / "model.parbyte", text, given.jobs), *others(text, training)]
+    mine = ours(given.run / "model.parbyte", text, given.jobs) if given.text else proven(given.run)
+    lines = [mine, *others(text, training)]
     name = given.name or (given.text.name.split(".")[0] if given.text else "held-out")
     figures = {
         "text": name,
@@ -100,7 +102,7 @@ def compare(given: argparse.Namespace) -> None:
         "text_bytes": len(text),
         "text_sha256": sha256_bytes(text),
         "training_bytes": len(training),
-        "jobs": given.jobs,
+        "jobs": given.jobs if given.text else 1,
         "load_average": os.getloadavg()[0],
         "lines": [asdict(line) for line in lines],
         "machine": describe_machine(),
@@ -126,6 +128,22 @@ def training_text(run: Path) -> bytes:
         if len(found) >= MAX_TRAINING_BYTES:
             break
     return bytes(found[:MAX_TRAINING_BYTES])
+
+
+def proven(run: Path) -> Line:
+    """Return what the run coded of its held-out text, and a fresh process decoded."""
+    card = read_json(run / "scorecard.json")
+    assert card["certified"], f"{run} is not certified"
+    seconds = card["stage_seconds"]
+    return Line(
+        name="parbyte",
+        knows=MODEL,
+        shared_bytes=card["artifact_bytes"],
+        compressed_bytes=card["bitstream_bytes"],
+        bpb=card["coded_bpb"],
+        compress_bytes_per_s=card["text_bytes"] / seconds["compress"],
+        decompress_bytes_per_s=card["text_bytes"] / seconds["prove"],
+    )
 
 
 def ours(model: Path, text: bytes, jobs: int) -> Line:

@@ -27,6 +27,7 @@ ON_REQUEST = {
     "quantize": "ways to quantise against each other; needs a finished run folder",
     "qat": "packing after training on the grid and after exact training; minutes a row",
     "eval_time": "every stage of a stack on the development text; needs a run folder",
+    "ngram": "the exact n-gram stage over 10 million tokens; minutes",
     "gpu": "training on one GPU; needs --data, see its --help",
     "prove": "coding at the contest's size on one GPU; needs --data and --work",
     "scoring": "measured sliding evaluation on one GPU; needs --data",
