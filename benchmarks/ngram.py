@@ -20,8 +20,8 @@ from torch import Tensor
 from parbyte.base.clock import Stopwatch
 from parbyte.base.files import write_json
 from parbyte.base.machine import describe_machine, describe_versions, process_peak_bytes
-from parbyte.predict.build import build_row_stage
 from parbyte.predict.expert_config import NgramConfig
+from parbyte.predict.mix import MixPredictor
 from parbyte.predict.predictor import Predictor
 from parbyte.text.builtin import kjv_chapters
 
@@ -79,7 +79,7 @@ def main() -> None:
 def walk(num_tokens: int, config: NgramConfig) -> dict[str, Any]:
     """Price and learn the stream; return speed, memory and bits."""
     torch.set_num_threads(1)
-    stream_1N, predictor = tokens(num_tokens), build_row_stage(config, Uniform(), BOS)
+    stream_1N, predictor = tokens(num_tokens), MixPredictor(Uniform(), config, BOS)
     predictor.log_probs(stream_1N[:, :CHUNK])
     predictor.restore()
     before, most, nats, watch = process_peak_bytes(), 0, 0.0, Stopwatch()
