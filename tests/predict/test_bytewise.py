@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from toys import GivenRows, Uniform
 
 from parbyte.base.errors import RecipeError, ResourceError
 from parbyte.base.log import Console
@@ -65,27 +66,6 @@ class Pieces(Tokenizer):
 
 NESTED = Pieces((b"", b"a", b"ab", b"abc", b"b", b"bc", b"ab", b" ", b""))
 SPACED = Pieces((b"", b",", b", ", b" ", b"s", b"a", b"as", b"sea", b"the", b"then"), num_words=5)
-
-
-class GivenRows(Predictor):
-    """A predictor whose rows were made up beforehand."""
-
-    is_portable = True
-
-    def __init__(self, rows_BTV: Tensor, chunk: int) -> None:
-        self.rows_BTV, self.chunk, self.start = rows_BTV, chunk, 0
-        self.vocab_size = rows_BTV.shape[2]
-
-    def log_probs(self, tokens_BT: Tensor) -> Tensor:
-        return self.rows_BTV[:, self.start : self.start + tokens_BT.shape[1]]
-
-    def observe(self, chunk_BT: Tensor) -> None:
-        super().observe(chunk_BT)
-        self.start += chunk_BT.shape[1]
-
-    def restore(self) -> None:
-        super().restore()
-        self.start = 0
 
 
 def some_rows(vocab: int, length: int, lanes: int) -> Tensor:
@@ -299,19 +279,12 @@ def test_a_text_is_coded_and_decoded() -> None:
         assert np.array_equal(lane, back)
 
 
-class Uniform(GivenRows):
-    """A predictor that knows nothing, of any length of text."""
-
-    def observe(self, chunk_BT: Tensor) -> None:
-        Predictor.observe(self, chunk_BT)
-
-
 def test_memory_is_kept_and_what_is_new_is_learned() -> None:
     memory, lanes, vocab, chunk = 1 << 18, 2, 257, 50
     rng = np.random.default_rng(0)
     tokens_BT = torch.from_numpy(rng.integers(1, 200, (lanes, 1500)))
     tokens_BT[:, -chunk:] = tokens_BT[:, -2 * chunk : -chunk]
-    below = Uniform(torch.full((lanes, chunk, vocab), -float(np.log(vocab))), chunk)
+    below = Uniform(vocab, lanes, chunk)
     config = BytesConfig(memory=memory, order=3, start_weight=1.0, rate=0.0)
     predictor, nats = BytesPredictor(below, config, ByteTokenizer()), []
     for part_BT in tokens_BT.split(chunk, dim=1):
@@ -323,7 +296,7 @@ def test_memory_is_kept_and_what_is_new_is_learned() -> None:
 
 
 def test_a_memory_too_small_for_the_lanes_is_named() -> None:
-    below = Uniform(torch.zeros((4, 20_000, 257)), 20_000)
+    below = Uniform(257, 4, 20_000)
     predictor = BytesPredictor(below, BytesConfig(memory=1 << 16), ByteTokenizer())
     with pytest.raises(ResourceError, match="memory"):
         predictor.log_probs(torch.ones((4, 1), dtype=torch.int64))

@@ -12,6 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from toys import GivenRows, Uniform
 
 from parbyte.base.errors import ResourceError
 from parbyte.predict.build import build_row_stage
@@ -24,38 +25,12 @@ from parbyte.predict.expert_config import (
     TiltConfig,
 )
 from parbyte.predict.mix import MixPredictor
-from parbyte.predict.predictor import Predictor
 
 BOS, VOCAB, LANES, LENGTH = 0, 7, 2, 40
 SMALL = 1 << 20
 NUM_GROUPS, NUM_ENTROPIES, NUM_LENGTHS = 8, 12, 23
 Context = tuple[int, ...]
 Row = NDArray[np.float64]
-
-
-class GivenRows(Predictor):
-    """A predictor whose rows were made up beforehand."""
-
-    is_portable = True
-
-    def __init__(self, rows_BTV: Tensor, chunk: int) -> None:
-        self.rows_BTV, self.vocab_size, self.chunk, self.start = (
-            rows_BTV,
-            rows_BTV.shape[2],
-            chunk,
-            0,
-        )
-
-    def log_probs(self, tokens_BT: Tensor) -> Tensor:
-        return self.rows_BTV[:, self.start : self.start + tokens_BT.shape[1]]
-
-    def observe(self, chunk_BT: Tensor) -> None:
-        super().observe(chunk_BT)
-        self.start += chunk_BT.shape[1]
-
-    def restore(self) -> None:
-        super().restore()
-        self.start = 0
 
 
 def some_rows(vocab: int = VOCAB, length: int = LENGTH, lanes: int = LANES) -> Tensor:
@@ -360,16 +335,6 @@ def test_impossible_tokens_do_no_harm() -> None:
     rows_BTV[:, :, 3] = -200.0
     found_BTV = rows_of(MixConfig(memory=SMALL), rows_BTV, some_text())
     assert bool(found_BTV.isfinite().all())
-
-
-class Uniform(GivenRows):
-    """A predictor that knows nothing, of any length of text."""
-
-    def __init__(self, vocab: int, lanes: int, chunk: int) -> None:
-        super().__init__(torch.full((lanes, chunk, vocab), -math.log(vocab)), chunk)
-
-    def observe(self, chunk_BT: Tensor) -> None:
-        Predictor.observe(self, chunk_BT)
 
 
 def test_memory_is_kept_and_what_is_new_is_learned() -> None:

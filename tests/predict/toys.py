@@ -4,6 +4,7 @@ Shapes: B lanes, N positions of a text, V vocab.
 """
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,3 +67,38 @@ def rows(predictor: Predictor, tokens_BN: Tensor, *, by_steps: bool = False) -> 
         predictor.observe(chunk_BT)
     predictor.restore()
     return torch.cat(parts, dim=1)
+
+
+class GivenRows(Predictor):
+    """A predictor whose rows were made up beforehand."""
+
+    is_portable = True
+
+    def __init__(self, rows_BTV: Tensor, chunk: int) -> None:
+        self.rows_BTV, self.vocab_size, self.chunk, self.start = (
+            rows_BTV,
+            rows_BTV.shape[2],
+            chunk,
+            0,
+        )
+
+    def log_probs(self, tokens_BT: Tensor) -> Tensor:
+        return self.rows_BTV[:, self.start : self.start + tokens_BT.shape[1]]
+
+    def observe(self, chunk_BT: Tensor) -> None:
+        super().observe(chunk_BT)
+        self.start += chunk_BT.shape[1]
+
+    def restore(self) -> None:
+        super().restore()
+        self.start = 0
+
+
+class Uniform(GivenRows):
+    """A predictor that knows nothing, of any length of text."""
+
+    def __init__(self, vocab: int, lanes: int, chunk: int) -> None:
+        super().__init__(torch.full((lanes, chunk, vocab), -math.log(vocab)), chunk)
+
+    def observe(self, chunk_BT: Tensor) -> None:
+        Predictor.observe(self, chunk_BT)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from parbyte.base.errors import ArtifactError, CapError
+from parbyte.base.machine import num_cores
 from parbyte.base.settings import to_table
 from parbyte.model.config import ModelConfig
 from parbyte.model.gpt import GPT
@@ -280,7 +280,7 @@ def _shrink_all(
     def shrink_one(name: str) -> CodeStreams:
         return shrink_codes(coded[name], coders, layouts.get(name))
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(num_cores()) as pool:
         return dict(zip(coded, pool.map(shrink_one, coded), strict=True))
 
 
@@ -330,7 +330,7 @@ def _load_model(container: Container, header: Header) -> GPT:
         with torch.no_grad():
             dequantize_into_(parameters[entry.name], restore_codes(container, entry))
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(num_cores()) as pool:
         list(pool.map(fill_, header.tensors))
     small = expand_floats(container.stream(header.small), list(header.small_shapes.values()))
     for name, value in zip(header.small_shapes, small, strict=True):

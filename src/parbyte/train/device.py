@@ -1,13 +1,12 @@
 """Where training runs: device, threads, arithmetic switches, pace and peak memory."""
 
-import os
 from collections import deque
 from typing import Any
 
 import torch
 
 from parbyte.base.errors import ResourceError
-from parbyte.base.machine import has_native_bfloat16, process_peak_bytes
+from parbyte.base.machine import has_native_bfloat16, num_cores, process_peak_bytes
 from parbyte.base.world import World
 
 # Two steps in flight keep a GPU busy; more would only let the host's clock run ahead of it.
@@ -32,7 +31,7 @@ def pick_device(name: str, world: World) -> torch.device:
 
 def set_threads(threads: int, world: World) -> int:
     """Give torch `threads` CPU threads, or this rank's share of all cores if 0; return them."""
-    chosen = threads or max(1, len(os.sched_getaffinity(0)) // world.size)
+    chosen = threads or max(1, num_cores() // world.size)
     if torch.get_num_threads() != chosen:
         torch.set_num_threads(chosen)
     return chosen
