@@ -4,34 +4,93 @@ import pytest
 import torch
 from torch import Tensor
 
+from parbyte.kernels.attention import causal_attention
+from parbyte.kernels.document_attention import document_attention, document_blocks
+from parbyte.kernels.heads import HeadSplit, plain_split_heads, split_heads
 from parbyte.kernels.loss import fused_cross_entropy, plain_cross_entropy
+from parbyte.kernels.mixture import mix_streams
 from parbyte.kernels.mlp import fused_mlp, plain_mlp
+from parbyte.kernels.residual import add_product
+from parbyte.model.layers import rotary_tables
 
 pytestmark = pytest.mark.gpu
 TOLERANCE = 1e-2
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
-    return float((found.double() - expected).norm() / expected.norm())
+    return float((found.detach().double() - expected).norm() / expected.norm())
 
 
 def draw(*shape: int, scale: float = 1.0) -> Tensor:
     return (scale * torch.randn(shape, device="cuda")).bfloat16()
 
 
-@pytest.mark.parametrize("slope", [0.0, 0.5])
-def test_the_fused_mlp_and_its_gradients(slope: float) -> None:
-    case = draw(1024, 512), draw(2048, 512, scale=0.04), draw(512, 2048, scale=0.02)
-    inputs = [tensor.requires_grad_() for tensor in case]
-    exact = [tensor.detach().double().requires_grad_() for tensor in case]
-    pull = draw(1024, 512)
-    value, expected = fused_mlp(*inputs, slope), plain_mlp(*exact, slope)
+def check_gradients(value: Tensor, expected: Tensor, pairs: list[tuple[Tensor, Tensor]]) -> None:
     assert relative_error(value, expected) < TOLERANCE
+    pull = draw(*value.shape) if value.ndim else torch.ones((), device="cuda")
     value.backward(pull)
     expected.backward(pull.double())
-    for a, b in zip(inputs, exact, strict=True):
+    for a, b in pairs:
         assert a.grad is not None and b.grad is not None
         assert relative_error(a.grad, b.grad) < TOLERANCE
+
+
+def with_gradients(case: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:
+    exact = [tensor.detach().double().requires_grad_() for tensor in case]
+    return [tensor.requires_grad_() for tensor in case], exact
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.5])
+def test_the_fused_mlp_and_its_gradients(slope: float) -> None:
+    onto, x = draw(1024, 512), draw(1024, 512)
+    case = onto, x, draw(2048, 512, scale=0.04), draw(512, 2048, scale=0.02)
+    inputs, exact = with_gradients(case)
+    value = fused_mlp(*inputs, slope)
+    expected = exact[0] + plain_mlp(*exact[1:], slope)
+    with torch.no_grad():
+        assert relative_error(fused_mlp(*inputs, slope), expected) < TOLERANCE
+    check_gradients(value, expected, list(zip(inputs, exact, strict=True)))
+
+
+def test_a_product_onto_a_stream_and_its_gradients() -> None:
+    inputs, exact = with_gradients((draw(3, 70, 48), draw(3, 70, 33), draw(48, 33, scale=0.2)))
+    value, expected = add_product(*inputs), exact[0] + exact[1] @ exact[2].mT
+    check_gradients(value, expected, list(zip(inputs, exact, strict=True)))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 48), (3, 1000, 512), (2, 501, 768)])
+def test_two_streams_and_their_gradients(shape: tuple[int, int, int]) -> None:
+    inputs, exact = with_gradients((draw(*shape), draw(*shape), draw(shape[2]), draw(shape[2])))
+    value = mix_streams(*inputs)
+    expected = exact[2] * exact[0] + exact[3] * exact[1]
+    check_gradients(value, expected, list(zip(inputs, exact, strict=True)))
+
+
+@pytest.mark.parametrize("rope_dims", [0, 16, 64])
+@pytest.mark.parametrize(("lanes", "positions"), [(1, 1), (3, 300)])
+def test_splitting_heads_and_its_gradients(lanes: int, positions: int, rope_dims: int) -> None:
+    split = HeadSplit(8, 4, rope_dims)
+    tables = [t.cuda() for t in rotary_tables(positions, 64, rope_dims, 1e4)]
+    heads, gain = draw(lanes, positions, 16, 64), torch.rand(12, device="cuda") + 0.5
+    inputs, exact = with_gradients((heads, gain))
+    found = torch.cat(split_heads(*inputs, *tables, split), dim=2)
+    exact_tables = [table.double() for table in tables]
+    expected = torch.cat(plain_split_heads(*exact, *exact_tables, split), dim=2)
+    check_gradients(found, expected, list(zip(inputs, exact, strict=True)))
+
+
+def test_attention_inside_documents_and_its_gradients() -> None:
+    inputs, exact = with_gradients((draw(2, 8, 512, 64), draw(2, 4, 512, 64), draw(2, 4, 512, 64)))
+    document = (torch.rand(2, 512, device="cuda") < 0.01).long().cumsum(1)
+    same = document[:, None, :, None] == document[:, None, None, :]
+    mask = same & torch.ones(512, 512, dtype=torch.bool, device="cuda").tril()
+
+    def by_blocks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return document_attention(q, k, v, document_blocks(document))
+
+    value = torch.compile(by_blocks, fullgraph=True)(*inputs)
+    expected = causal_attention(*exact, mask=mask)
+    check_gradients(value, expected, list(zip(inputs, exact, strict=True)))
 
 
 @pytest.mark.parametrize("vocab_size", [1024, 5000, 8192])
@@ -41,17 +100,12 @@ def test_the_fused_loss_and_its_gradients(vocab_size: int, scale: float, softcap
     hidden, weight = draw(30_000, 64), draw(vocab_size, 64, scale=0.3)
     targets = torch.randint(vocab_size, (len(hidden),), device="cuda")
     targets[::7] = -100
-    inputs = [tensor.requires_grad_() for tensor in (hidden, weight)]
-    exact = [tensor.detach().double().requires_grad_() for tensor in (hidden, weight)]
+    inputs, exact = with_gradients((hidden, weight))
     options = {"scale": scale, "softcap": softcap}
     value = fused_cross_entropy(*inputs, targets, **options)
     expected = plain_cross_entropy(exact[0], exact[1], None, targets, **options)
     assert value.item() == pytest.approx(expected.item(), rel=1e-3)
-    value.backward()
-    expected.backward()
-    for a, b in zip(inputs, exact, strict=True):
-        assert a.grad is not None and b.grad is not None
-        assert relative_error(a.grad, b.grad) < TOLERANCE
+    check_gradients(value, expected, list(zip(inputs, exact, strict=True)))
 
 
 def test_the_fused_loss_needs_half_a_gibibyte() -> None:

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from parbyte.model.layers import norm_and_rotate, rms_norm, rotary_tables
+from parbyte.kernels.heads import norm_and_rotate
+from parbyte.model.layers import rms_norm, rotary_tables
 
 
 def randn(*shape: int) -> torch.Tensor:

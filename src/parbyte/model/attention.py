@@ -9,12 +9,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 
 from parbyte.kernels.attention import causal_attention
+from parbyte.kernels.document_attention import document_attention
 from parbyte.kernels.filled_attention import filled_attention
+from parbyte.kernels.heads import HeadSplit, split_heads
 from parbyte.model.config import ModelConfig
 from parbyte.model.lanes import Matrix, project
-from parbyte.model.layers import norm_and_rotate
 
 _XSA_EPS = 1e-12
 
@@ -38,16 +40,16 @@ class BlockWeights(NamedTuple):
 class Span:
     """Where this call's T positions stand: rotary rows, who may see whom, what is in the past.
 
-    cos, sin: float32[T, 1, K]. mask: bool[B, 1, T, S] or None for plain causality. start: positions
-    already in the cache. value_embed_BTGK: added to the values of the layers that want it.
-    dropout: share of each layer's output to drop; 0 outside training. filled: of the one new
-    position in a cache of fixed shapes: its place, int64[1], and the first one that each lane sees,
-    int64[B]; it stands for mask and start.
+    cos, sin: float32[T, 1, K]. mask: bool[B, 1, T, S], the same by blocks, or None for plain
+    causality. start: positions already in the cache. value_embed_BTGK: added to the values of the
+    layers that want it. dropout: share of each layer's output to drop; 0 outside training. filled:
+    of the one new position in a cache of fixed shapes: its place, int64[1], and the first one that
+    each lane sees, int64[B]; it stands for mask and start.
     """
 
     cos: Tensor
     sin: Tensor
-    mask: Tensor | None = None
+    mask: Tensor | BlockMask | None = None
     start: int = 0
     value_embed_BTGK: Tensor | None = None
     dropout: float = 0.0
@@ -79,7 +81,7 @@ class Attention(nn.Module):
         store: tuple[Tensor, Tensor] | None,
         num_wanted: int = 0,
     ) -> Tensor:
-        """Return this layer's attention output [B, T, D].
+        """Return what this layer's heads found [B, T, D], before the output matrix.
 
         store: this layer's key and value buffers [B, G, capacity, K], written at
         span.start .. span.start + T; None attends inside the call only. num_wanted: return the last
@@ -87,19 +89,19 @@ class Attention(nn.Module):
         """
         num_lanes, num_new, _ = normed_BTD.shape
         heads = project(normed_BTD, weights.qkv).view(num_lanes, num_new, -1, self.head_dim)
-        num_qk = self.num_heads + self.num_kv_heads
-        qk_BTHK, v_BTGK = heads.split((num_qk, self.num_kv_heads), dim=2)
-        qk_BTHK = norm_and_rotate(qk_BTHK, weights.gain, span.cos, span.sin, self.rope_dims)
+        split = HeadSplit(self.num_heads, self.num_kv_heads, self.rope_dims)
+        q_BTHK, k_BTGK, v_BTGK = split_heads(heads, weights.gain, span.cos, span.sin, split)
         if self.value_scale is not None and span.value_embed_BTGK is not None:
             scale = self.value_scale.to(v_BTGK.dtype)
             v_BTGK = v_BTGK + span.value_embed_BTGK * scale
-        q_BTHK, k_BTGK = qk_BTHK.split((self.num_heads, self.num_kv_heads), dim=2)
         q_BHTK, k_BGSK, v_BGSK = (x.transpose(1, 2) for x in (q_BTHK, k_BTGK, v_BTGK))
         if store is not None and span.filled is not None:
             keys_BGSK, values_BGSK = store
             keys_BGSK.index_copy_(2, span.filled[0], k_BGSK)
             values_BGSK.index_copy_(2, span.filled[0], v_BGSK)
             y_BHTK = filled_attention(q_BHTK, keys_BGSK, values_BGSK, *span.filled)
+        elif isinstance(span.mask, BlockMask):
+            y_BHTK = document_attention(q_BHTK, k_BGSK, v_BGSK, span.mask)
         else:
             if store is not None:
                 k_BGSK = _append(store[0], k_BGSK, span.start)
@@ -109,7 +111,7 @@ class Attention(nn.Module):
         y_BTHK = y_BHTK.transpose(1, 2)
         if self.is_exclusive:
             y_BTHK = exclude_own_value(y_BTHK, v_BTGK[:, -num_wanted:])
-        return project(y_BTHK.flatten(2), weights.out)
+        return y_BTHK.flatten(2)
 
 
 def exclude_own_value(y_BTHK: Tensor, v_BTGK: Tensor) -> Tensor:

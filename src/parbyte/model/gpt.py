@@ -11,16 +11,19 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 
 from parbyte.kernels.attention import lower_right_mask
+from parbyte.kernels.document_attention import blocks_pay, document_blocks
 from parbyte.kernels.loss import softcapped_cross_entropy, softcapped_logits
-from parbyte.kernels.mlp import mlp
+from parbyte.kernels.mixture import mix_streams
+from parbyte.kernels.mlp import add_mlp
 from parbyte.model.attention import Attention, BlockWeights, Span
 from parbyte.model.cache import NO_TOKEN, Cache
 from parbyte.model.config import ModelConfig
 from parbyte.model.embed import Embed, ValueEmbed
 from parbyte.model.init import initialize_
-from parbyte.model.lanes import LaneMatrix, project
+from parbyte.model.lanes import LaneMatrix, add_projected, project
 from parbyte.model.layers import drop, rms_norm, rotary_tables
 
 _TABLE_POSITIONS = 4096
@@ -89,16 +92,18 @@ class Block(nn.Module):
             keep_D, start_D = weights.mix
             # Not addcmul: compiled, its result would be stored in float32.
             x_BTD = keep_D * x_BTD + start_D * start_BTD
-        attended_BTD = self.attn(rms_norm(x_BTD), weights, span, store, num_wanted)
-        x_BTD = x_BTD[:, -num_wanted:] + drop(attended_BTD, span.dropout)
-        changed_BTD = self._mlp(rms_norm(x_BTD), weights)
-        return x_BTD + drop(changed_BTD, span.dropout)
+        heads_BTD = self.attn(rms_norm(x_BTD), weights, span, store, num_wanted)
+        x_BTD = add_projected(x_BTD[:, -num_wanted:], heads_BTD, weights.out, span.dropout)
+        return self._add_mlp(x_BTD, rms_norm(x_BTD), weights, span.dropout)
 
-    def _mlp(self, x_BTD: Tensor, weights: BlockWeights) -> Tensor:
+    def _add_mlp(
+        self, x_BTD: Tensor, normed_BTD: Tensor, weights: BlockWeights, dropout: float
+    ) -> Tensor:
         up, down = weights.up, weights.down
-        if isinstance(up, LaneMatrix) or isinstance(down, LaneMatrix):
-            return project(F.leaky_relu(project(x_BTD, up), self.mlp_slope).square(), down)
-        return mlp(x_BTD, up, down, self.mlp_slope)
+        if dropout or isinstance(up, LaneMatrix) or isinstance(down, LaneMatrix):
+            active_BTF = F.leaky_relu(project(normed_BTD, up), self.mlp_slope).square()
+            return add_projected(x_BTD, active_BTF, down, dropout)
+        return add_mlp(x_BTD, normed_BTD, up, down, self.mlp_slope)
 
 
 class GPT(nn.Module):
@@ -256,9 +261,11 @@ class GPT(nn.Module):
         dropout = self.dropout if self.training else 0.0
         return Span(cos, sin, mask, start, value_embed, dropout)
 
-    def _document_mask(self, tokens_BT: Tensor, cache: Cache | None) -> Tensor:
+    def _document_mask(self, tokens_BT: Tensor, cache: Cache | None) -> Tensor | BlockMask:
         num_new = tokens_BT.shape[1]
         document_BT = (tokens_BT == self.config.bos_id).long().cumsum(1)
+        if cache is None and blocks_pay(tokens_BT):
+            return document_blocks(document_BT)
         document_BS = document_BT
         if cache is not None:
             start, end = cache.length, cache.length + num_new
@@ -292,11 +299,12 @@ class GPT(nn.Module):
 
     def _join(self, x_BTD: Tensor, skip_BTD: Tensor, pair: int) -> Tensor:
         assert self.skip_weights is not None
-        skip_BTD = self.skip_weights[pair].to(x_BTD.dtype) * skip_BTD
+        weight_D = self.skip_weights[pair]
         if self.skip_gates is None:
-            return x_BTD + skip_BTD
-        gate_D = torch.sigmoid(self.skip_gates[pair]).to(x_BTD.dtype)
-        return skip_BTD + gate_D * (x_BTD - skip_BTD)
+            return x_BTD + weight_D.to(x_BTD.dtype) * skip_BTD
+        gate_D = torch.sigmoid(self.skip_gates[pair])
+        weight_D = (1.0 - gate_D) * weight_D
+        return mix_streams(x_BTD, skip_BTD, gate_D.to(x_BTD.dtype), weight_D.to(x_BTD.dtype))
 
 
 def previous_tokens(tokens_BT: Tensor, last_B1: Tensor | None, bos_id: int) -> Tensor:

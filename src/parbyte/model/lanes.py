@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from parbyte.kernels.residual import add_product
+from parbyte.model.layers import drop
+
 
 class LaneMatrix(NamedTuple):
     """W + gate up down: one matrix W for all lanes, and each lane's own low-rank part.
@@ -32,3 +35,10 @@ def project(x_BTI: Tensor, matrix: Matrix) -> Tensor:
         return F.linear(x_BTI, matrix)
     low_BTR = (x_BTI @ matrix.down.mT) * matrix.gate
     return torch.baddbmm(F.linear(x_BTI, matrix.shared), low_BTR, matrix.up.mT)
+
+
+def add_projected(onto_BTO: Tensor, x_BTI: Tensor, matrix: Matrix, dropout: float) -> Tensor:
+    """Return onto + what `project` returns, a share of it dropped, [B, T, O]."""
+    if isinstance(matrix, Tensor) and not dropout:
+        return add_product(onto_BTO, x_BTI, matrix)
+    return onto_BTO + drop(project(x_BTI, matrix), dropout)

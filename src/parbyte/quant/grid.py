@@ -89,7 +89,7 @@ def max_code(bits: int) -> int:
 
 def dequantize(codes: Codes) -> Tensor:
     """Return the float32[..., R, C] weights that the codes stand for, exactly reproducible."""
-    out = torch.empty(codes.shape)
+    out = torch.empty(codes.shape, device=codes.codes.device)
     dequantize_into_(out, codes)
     return out
 

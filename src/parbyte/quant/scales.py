@@ -64,7 +64,7 @@ def row_factor(
     if config.clip_hessian and factor is not None:
         parts.append(_importance_factor(weight_RC, factor, config.clip_hessian))
     if wider != 1.0:
-        parts.append(torch.full(weight_RC.shape[:-1], wider))
+        parts.append(weight_RC.new_full(weight_RC.shape[:-1], wider))
     return torch.stack(parts).prod(0) if parts else None
 
 
