@@ -48,10 +48,17 @@ def test_it_sees_what_is_filled_and_nothing_else(
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
 @pytest.mark.parametrize(("heads", "groups"), [(1, 1), (8, 4), (6, 1)])
 @pytest.mark.parametrize(("capacity", "position"), [(64, 0), (200, 130), (2048, 2047)])
-def test_the_kernel_agrees_with_float64(
-    dtype: torch.dtype, bound: float, heads: int, groups: int, capacity: int, position: int
+@pytest.mark.parametrize("head_dim", [24, 64])
+def test_a_gpu_agrees_with_float64_whether_the_kernel_fits_or_not(
+    dtype: torch.dtype,
+    bound: float,
+    heads: int,
+    groups: int,
+    capacity: int,
+    position: int,
+    head_dim: int,
 ) -> None:
-    q, k, v, first_B = make_case(heads, groups, capacity, position, head_dim=64)
+    q, k, v, first_B = make_case(heads, groups, capacity, position, head_dim)
     on_gpu = [x.to("cuda", dtype) for x in (q, k, v)]
     y = filled_attention(*on_gpu, torch.tensor([position], device="cuda"), first_B.cuda())
     expected = attend_slowly(*on_gpu, position, first_B)

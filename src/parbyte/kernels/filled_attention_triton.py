@@ -13,19 +13,19 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
+from parbyte.kernels.filled_attention import KERNEL_ROWS, fits_kernel
+
 _BLOCK = 64
-_ROWS = 16
-"""Query heads of a group, padded: the smallest side of a matrix product."""
 
 
 def launch(
     q_BH1K: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, position_1: Tensor, first_B: Tensor
 ) -> Tensor:
-    """See `filled_attention`; bfloat16 or float32, K a power of two and at least 16."""
+    """See `filled_attention`; bfloat16 or float32, sizes that `fits_kernel` lets pass."""
     num_lanes, num_heads, _, head_dim = q_BH1K.shape
     num_groups = k_BGSK.shape[1]
     repeats = num_heads // num_groups
-    assert repeats <= _ROWS and head_dim >= 16 and head_dim & (head_dim - 1) == 0
+    assert fits_kernel(repeats, head_dim)
     assert k_BGSK.is_contiguous() and v_BGSK.is_contiguous()
     q_BHK = q_BH1K.reshape(num_lanes, num_heads, head_dim).contiguous()
     out_BHK = torch.empty_like(q_BHK)
@@ -39,7 +39,7 @@ def launch(
         k_BGSK.shape[2],
         math.log2(math.e) / math.sqrt(head_dim),
         REPEATS=repeats,
-        ROWS=_ROWS,
+        ROWS=KERNEL_ROWS,
         HEAD_DIM=head_dim,
         BLOCK=_BLOCK,
         num_warps=4,
