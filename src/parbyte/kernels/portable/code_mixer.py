@@ -41,7 +41,7 @@ _LOGIT = 256
 """A logit of 1."""
 _STEEPEST = 11 * _LOGIT
 _WEIGHT_BITS = 20
-_LEARN_BITS = 12  # so that a weight moves by 1/256 of logit times error
+_LEARN_BITS = 13  # so that a weight moves by 1/512 of logit times error
 _QUARTER_BITS, _FIRST_QUARTER = 21, 4 * (127 - 8)  # of a float32: the octave of 1/256
 _ONE, _HALF, _UNIT = np.float32(1), np.float32(0.5), np.float32(1 / SIZE_UNIT)
 _NEAR, _FAR = np.float32(1 / 18), np.float32(12 / 18)
