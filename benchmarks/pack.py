@@ -6,8 +6,8 @@ RUN is a run folder with weights.safetensors; without it, Gaussian weights of th
 "tiny" are used. Every tensor's codes are coded as they lie and transposed, the smaller counts;
 scales are left out. A row per step and coder: "excess" is over the order-0 entropy of each tensor's
 codes, below 0 the coder found structure; "worst" is that of the tensor it serves worst; "parbyte"
-is the better of mix and range. The last column is the largest share of the smallest rival's bytes
-that parbyte takes on any tensor of 10,000 weights or more.
+is the better of mix and range. "parbyte" in the last column is the largest share of that coder's
+bytes that it takes on any tensor of 10,000 weights or more.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def main() -> None:
     }
     num_weights = sum(weight.numel() for weight in matrices.values())
     print(f"{num_weights:,} weights in {len(matrices)} matrices of {arguments.run or 'noise'}")
-    print("     step  entropy    coder     bytes    bits   excess    worst      s   of rival")
+    print("     step  entropy    coder     bytes    bits   excess    worst      s  parbyte")
     steps = {f"{step} std": measure(f"{step} std", matrices, step) for step in STEPS_STD}
     write_json(
         arguments.json,
@@ -131,23 +131,17 @@ def measure(step: str, matrices: dict[str, torch.Tensor], step_std: float) -> di
     sizes["parbyte"] = {name: min(sizes[coder][name] for coder in OURS) for name in tables}
     seconds = sum(figures[coder]["seconds"] for coder in OURS)
     figures["parbyte"] = row(sizes["parbyte"], bounds) | {"seconds": round(seconds, 2)}
-    rivals = [coder for coder in CODERS if coder not in OURS]
-    figures["parbyte"]["of_smallest_rival_percent"] = round(
-        100
-        * max(
-            sizes["parbyte"][name] / min(sizes[coder][name] for coder in rivals)
-            for name, table in tables.items()
-            if table.size >= LARGE
-        ),
-        2,
-    )
+    large = [name for name, table in tables.items() if table.size >= LARGE]
+    for coder in CODERS:
+        share = max(sizes["parbyte"][name] / sizes[coder][name] for name in large)
+        figures[coder]["parbyte_takes_percent"] = round(100 * share, 2)
     for coder in (*CODERS, "parbyte"):
         f = figures[coder]
         print(
             f"{step:>9} {figures['entropy_bits']:8.4f} {coder:>8} {f['bytes']:9,} "
             f"{8 * f['bytes'] / num_weights:7.4f} {f['excess_percent']:+7.2f}% "
             f"{f['worst_excess_percent']:+7.2f}% {f['seconds']:6.2f} "
-            f"{f.get('of_smallest_rival_percent', '')}",
+            f"{f.get('parbyte_takes_percent', 100.0):7.2f}%",
             flush=True,
         )
     return figures
