@@ -1,15 +1,16 @@
 """Quantise one trained model in many ways: bytes, measured bits per byte, seconds; a curve a way.
 
-    python benchmarks/quantize.py [RUN] [--ways int-lzma,nearest,gptq,...] [--json FILE]
+    python benchmarks/quantize.py [RUN] [--ways "int;nearest;gptq, rate;..."] [--json FILE]
     python benchmarks/quantize.py --table
 
 RUN is a run folder with weights.safetensors and data/. "measured" is the network alone on the whole
 development slice, windows of the training's length without overlap, in float32 on one thread. The
 ways int-CODER are what contest entries began with: int7 to int4 rounded to nearest by each row's
 maximum. The others make every step of the default grids 0.55, 0.8 and 1.25 times as wide, or lower
-their bits. A way that was measured before stays in FILE unless it is named again; --table writes
-what FILE holds into docs/quantisation.md. Beside the run's report the file becomes a figure: write
-it to RUN/quantize.json.
+their bits; the full stack is measured at six widths. "fewer bytes" is against int-lzma's curve at
+the same bits per byte. A way that was measured before stays in FILE unless it is named again;
+--table writes what FILE holds into docs/quantisation.md. Beside the run's report the file becomes a
+figure: write it to RUN/quantize.json.
 """
 
 import argparse
@@ -45,7 +46,9 @@ PAGE = Path(__file__).parents[1] / "docs" / "quantisation.md"
 BEGIN, END = "<!-- ways: begin -->", "<!-- ways: end -->"
 WINDOW = 256
 CALIBRATION_TOKENS = 16_384
+NO_CAP = 10**9
 WIDER = (0.55, 0.8, 1.25)
+STACK, STACK_WIDER = "gptq, rate, lqer", (0.4, 0.55, 0.8, 1.0, 1.25, 1.8)
 CODERS = ("lzma", "brotli", "zstd", "range", "mix")
 SEED_BITS = (7, 6, 5, 4)
 GPTQ = {"method": "gptq", "calibration_tokens": CALIBRATION_TOKENS}
@@ -67,7 +70,7 @@ STEPPED: dict[str, dict[str, Any]] = {
     "e8": {"grid": "e8"},
     "gptq, e8": {**GPTQ, "grid": "e8"},
     "gptq, lqer": {**GPTQ, "lqer_rank": 4},
-    "gptq, rate, lqer": {**RATE, "lqer_rank": 4},
+    STACK: {**RATE, "lqer_rank": 4},
     "gptq, rate, lqer x 2": {**RATE, "lqer_rank": 8, "lqer_tensors": 6},
     "nearest, lqer": {"lqer_rank": 4},
     "gptq, sparse": {**GPTQ, "sparse_share": 0.002},
@@ -98,7 +101,7 @@ class Subject:
         self._data = data
         self._file = run / f"quantize-{os.getpid()}.parbyte"
 
-    def pack(self, quant: QuantConfig, coder: str) -> dict[str, Any]:
+    def pack(self, quant: QuantConfig, pack: PackConfig, cap_bytes: int) -> dict[str, Any]:
         """Return bytes and seconds of packing; the file stays for `measure`."""
         batches = Batches(batch_tokens=2048, seq_len=WINDOW, seed=0)
         training = Training(TrainingText(self._data), batches, Console(quiet=True))
@@ -109,15 +112,15 @@ class Subject:
             self.tokenizer,
             {},
             quant,
-            PackConfig(coders=(coder,)),
-            10**9,
+            pack,
+            cap_bytes,
             {},
             token_counts=self.counts,
             training=training,
         )
         seconds = watch.elapsed_s()
         self._file.write_bytes(blob)
-        return {"coder": coder, "bytes": len(blob), "seconds": round(seconds, 2)}
+        return {"coder": ",".join(pack.coders), "bytes": len(blob), "seconds": round(seconds, 2)}
 
     def measure(self) -> float:
         """Return the bits per byte of the file that was packed last, read from disk."""
@@ -179,7 +182,7 @@ def seed_curves(subject: Subject) -> dict[str, list[dict[str, Any]]]:
     curves: dict[str, list[dict[str, Any]]] = {f"int-{coder}": [] for coder in CODERS}
     for bits in SEED_BITS:
         quant = QuantConfig(clip="max", scale_digits=10, **every_role(bits))
-        points = [subject.pack(quant, coder) for coder in CODERS]
+        points = [subject.pack(quant, coded_by(coder), NO_CAP) for coder in CODERS]
         bpb = subject.measure()
         for point in points:
             curves[f"int-{point['coder']}"].append({"setting": f"int{bits}", **point, "bpb": bpb})
@@ -193,12 +196,18 @@ def curve(subject: Subject, way: str) -> list[dict[str, Any]]:
         named = [(f"{b} bits", QuantConfig(**settings, **every_role(b))) for b in all_bits]
     else:
         plain = QuantConfig(**STEPPED[way])
-        named = [(f"x {wider:g}", with_coarser_steps(plain, wider)) for wider in WIDER]
+        factors = STACK_WIDER if way == STACK else WIDER
+        named = [(f"x {wider:g}", with_coarser_steps(plain, wider)) for wider in factors]
     points = []
     for setting, quant in named:
-        point = {"setting": setting, **subject.pack(quant, "mix")}
+        point = {"setting": setting, **subject.pack(quant, coded_by("mix"), NO_CAP)}
         points.append({**point, "bpb": subject.measure()})
     return points
+
+
+def coded_by(coder: str) -> PackConfig:
+    """Return the settings that let no other coder compete."""
+    return PackConfig(coders=(coder,))
 
 
 def every_role(bits: int) -> dict[str, Any]:
@@ -206,19 +215,19 @@ def every_role(bits: int) -> dict[str, Any]:
     return {f"bits_{role}": bits for role in ROLES}
 
 
-def compare(ways: dict[str, list[dict[str, Any]]]) -> dict[str, list[float]]:
-    """Return for each way how many percent fewer bytes it takes at the bpb of int-lzma's points.
+def compare(ways: dict[str, list[dict[str, Any]]]) -> dict[str, list[float | None]]:
+    """Return for each point how many percent fewer bytes it takes than int-lzma at the same bpb.
 
-    Between two points a curve's logarithm of bytes is a straight line; none is drawn beyond its
-    ends.
+    Between two points of int-lzma the logarithm of bytes is a straight line in bpb; beyond its
+    ends there is none, and nothing to compare with.
     """
-    peers = ways.get("int-lzma", [])
-    saved = {}
-    for way, points in ways.items():
-        bytes_at = interpolation(points)
-        found = [(peer["bytes"], bytes_at(peer["bpb"])) for peer in peers]
-        saved[way] = [round(100 * (1 - ours / theirs), 2) for theirs, ours in found if ours]
-    return saved
+    bytes_at = interpolation(ways.get("int-lzma", []))
+
+    def saved(point: dict[str, Any]) -> float | None:
+        theirs = bytes_at(point["bpb"])
+        return None if theirs is None else round(100 * (1 - point["bytes"] / theirs), 2)
+
+    return {way: [saved(point) for point in points] for way, points in ways.items()}
 
 
 def interpolation(points: list[dict[str, Any]]) -> Callable[[float], float | None]:
@@ -241,14 +250,15 @@ def with_table(page: str, result: dict[str, Any]) -> str:
         f"network alone, {result['dev_bytes']:,} bytes of the development slice, windows of "
         f"{result['window']}).",
         "",
-        "| way | setting | coder | bytes | bpb (measured) | above float | packing |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
+        "| way | setting | coder | bytes | bpb (measured) | above float | fewer bytes | packing |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for way, points in result["ways"].items():
-        for p in points:
+        for p, saved in zip(points, result["fewer_bytes_percent"][way], strict=True):
+            fewer = "" if saved is None else f"{saved:.1f} %"
             lines.append(
                 f"| {way} | {p['setting']} | {p['coder']} | {p['bytes']:,} | {p['bpb']:.4f} | "
-                f"{p['bpb'] - float_bpb:+.4f} | {p['seconds']:.1f} s |"
+                f"{p['bpb'] - float_bpb:+.4f} | {fewer} | {p['seconds']:.1f} s |"
             )
     head, rest = page.split(BEGIN)
     return "\n".join([head + BEGIN, *lines, END]) + rest.split(END)[1]

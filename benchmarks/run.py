@@ -25,6 +25,7 @@ BENCHMARKS = {
 """Script -> what it measures."""
 ON_REQUEST = {
     "quantize": "ways to quantise against each other; needs a finished run folder",
+    "fit": "caps of several sizes filled by pack.fit; needs a finished run folder",
     "qat": "packing after training on the grid and after exact training; minutes a row",
     "eval_time": "every stage of a stack on the development text; needs a run folder",
     "ngram": "the exact n-gram stage over 10 million tokens; minutes",

@@ -208,9 +208,11 @@ def _pack_artifact(run: Run, records: Records) -> StageResult:
 
 
 def _pack_depends_on(run: Run, records: Records) -> Any:
+    from parbyte.pack.container import VERSION
+
     recipe = run.recipe
     settings = [to_table(part) for part in (recipe.quant, recipe.pack, recipe.predict)]
-    return [settings, recipe.track.cap_bytes, _artifact_label(recipe)]
+    return [settings, recipe.track.cap_bytes, _artifact_label(recipe), VERSION]
 
 
 def _artifact_label(recipe: Recipe) -> dict[str, str]:

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from parbyte.pack.mixing_coder import decode_mixed, encode_mixed
-from parbyte.pack.streams import shrink
 
-GOLDEN = "0426034215bb5bb34b9d597007f147f7bcc394eeef70f7456596c2a6eb9298803d"
+GOLDEN = "0426033f8c5b20d9838f49c402f43b888e7d2028d6f4d3088d95bf7ddc7d8b1e3e"
 TABLES = hnp.arrays(
     np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.integers(0, 255)
 )
@@ -49,14 +48,13 @@ def test_a_table_of_one_symbol_takes_a_few_bytes(symbol: int) -> None:
 
 @pytest.mark.parametrize("step", [0.2, 0.45, 0.9, 1.6])
 @pytest.mark.parametrize("shape", [(100, 100), (288, 96)])
-def test_noise_takes_a_percent_more_than_its_entropy_and_less_than_compressors_make_of_it(
+def test_noise_takes_hardly_more_than_its_entropy_and_less_than_compressors_make_of_it(
     step: float, shape: tuple[int, int]
 ) -> None:
     table = gaussian_codes(*shape, step)
-    assert len(encode_mixed(table)) < 1.015 * entropy_bytes(table)
+    size = len(encode_mixed(table))
+    assert size < 1.006 * entropy_bytes(table)
     content = table.tobytes()
-    size = len(shrink(content, ("mix", "range"), num_columns=shape[1]).payload)
-    assert size < 1.01 * entropy_bytes(table)
     assert size < len(brotli.compress(content, quality=11))
     assert size < len(zstandard.compress(content, 22))
     assert size < len(lzma.compress(content, preset=9))
@@ -74,7 +72,7 @@ def test_columns_whose_mean_is_not_zero_cost_less() -> None:
     assert len(encode_mixed(shifted)) < 0.93 * entropy_bytes(shifted)
 
 
-def test_the_coded_bytes_are_those_of_format_version_1() -> None:
+def test_the_coded_bytes_are_those_of_format_version_2() -> None:
     table = (np.arange(60, dtype=np.uint8).reshape(12, 5) ** 2) % 11
     assert encode_mixed(table).hex() == GOLDEN
 

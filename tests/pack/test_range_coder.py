@@ -60,7 +60,15 @@ def test_more_symbols_than_a_counter_holds_stay_decodable() -> None:
     assert np.array_equal(decode_table(payload, 1200, 100), table)
 
 
-def test_the_coded_bytes_are_those_of_format_version_1() -> None:
+def test_a_tall_table_whose_blocks_grow_comes_back_near_its_entropy() -> None:
+    table = np.random.default_rng(0).binomial(6, 0.5, (200_000, 2)).astype(np.uint8)
+    payload = encode_table(table, 1)
+    share = np.bincount(table.ravel()) / table.size
+    assert len(payload) < 1.001 * float(-(share * np.log2(share)).sum()) * table.size / 8
+    assert np.array_equal(decode_table(payload, *table.shape), table)
+
+
+def test_the_coded_bytes_are_those_of_format_version_2() -> None:
     table = (np.arange(60, dtype=np.uint8).reshape(12, 5) ** 2) % 11
     assert encode_table(table, 1).hex() == GOLDEN
 

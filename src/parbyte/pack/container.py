@@ -26,7 +26,7 @@ from parbyte.base.errors import ArtifactError
 from parbyte.pack.streams import Stream, expand, shrink
 
 MAGIC = b"parbyte"
-VERSION = 1
+VERSION = 2
 FRAME_BYTES = 49
 _DIGEST = slice(8, 40)
 _HEADER_CODERS = ("raw", "zstd", "lzma", "brotli")
@@ -138,7 +138,7 @@ def _check_frame(frame: bytes, size: int) -> None:
     if len(frame) > len(MAGIC) and frame[len(MAGIC)] != VERSION:
         raise ArtifactError(
             f"has format version {frame[len(MAGIC)]}, this program reads version {VERSION}; "
-            "use the parbyte that wrote it"
+            "pack the run again, or use the parbyte that wrote it"
         )
     if not FRAME_BYTES <= size <= _LARGEST_FILE:
         raise ArtifactError(f"is damaged: {size:,} bytes is no possible size")

@@ -20,6 +20,7 @@ Symbols = NDArray[np.uint8]
 
 _HEADER_BYTES = 4
 _LONGEST_BLOCK = 2048  # symbols; longer blocks adapt too late, shorter ones cost time
+_SETTLED = 64  # blocks may be longer where they are a smaller share of what was seen than that
 _MOST_CLASS_BITS = 4
 _WEIGHT = 16  # what a seen symbol counts against the prior 1 of an unseen one
 _MOST_COUNT = 2**20  # far below 2^24, where float32 counts stop being exact
@@ -110,9 +111,9 @@ class _Tally:
 
 def _blocks(num_rows: int, num_columns: int) -> Iterator[tuple[int, int]]:
     """Yield (start, stop) rows; early blocks are short because much is learned from them."""
-    longest = max(1, _LONGEST_BLOCK // num_columns)
     start = 0
     while start < num_rows:
+        longest = max(1, _LONGEST_BLOCK // num_columns, start // _SETTLED)
         stop = min(num_rows, start + min(longest, 1 + start // 4))
         yield start, stop
         start = stop

@@ -78,8 +78,9 @@ def gptq(weight_RC: Tensor, nearest: Codes, factor: Factor, price: Tensor | None
     rest_CR = weight_RC.double().T[order_C].contiguous()
     step_CR = steps_of(nearest).double().expand(nearest.shape).T[order_C].contiguous()
     limit_C = limits_of(nearest)[order_C]
-    found = torch.empty_like(nearest.codes)
-    shrinks = nearest.shape[-1] // found.shape[-1]
+    # How a block's error of now becomes the error that later columns hear of: (U_BB^-1)^T.
+    passing = torch.linalg.inv(_diagonal_blocks(upper_CC, width)).mT.contiguous()
+    found = []
     # A column's error counts 1 / U_jj^2; prices are in squared steps of a column of mean weight.
     weight_C = upper_CC.diagonal().square().reciprocal()
     weight_C = weight_C / weight_C.mean()
@@ -90,22 +91,36 @@ def gptq(weight_RC: Tensor, nearest: Codes, factor: Factor, price: Tensor | None
             now, later = slice(j, j + width), slice(j + width, stop)
             dear = None if price is None else price / weight_C[j]
             codes_RW = snap((rest_CR[now] / step_CR[now]).T, nearest, limit_C[now], dear)
-            found[:, order_C[now][::shrinks] // shrinks] = codes_RW.to(torch.int8)
+            found.append(codes_RW.to(torch.int8))
             point_RW = points_of(replace(nearest, codes=codes_RW))
             error_WR = rest_CR[now] - point_RW.T * step_CR[now]
-            error_WR = torch.linalg.inv(upper_CC[now, now]).T @ error_WR
+            error_WR = passing[j // width] @ error_WR
             rest_CR[later].addmm_(upper_CC[now, later].T, error_WR, alpha=-1.0)
             error_BR[j - start : j - start + width] = error_WR
         rest_CR[stop:].addmm_(upper_CC[start:stop, stop:].T, error_BR, alpha=-1.0)
-    chosen = replace(nearest, codes=found)
+    chosen = replace(nearest, codes=_in_place(found, order_C, width))
     if price is not None:
         return chosen
     errors = [output_error(weight_RC, item, factor.hessian_CC) for item in (chosen, nearest)]
     better_R1 = (errors[0] <= errors[1])[:, None]
-    return replace(nearest, codes=torch.where(better_R1, found, nearest.codes))
+    return replace(nearest, codes=torch.where(better_R1, chosen.codes, nearest.codes))
 
 
 def output_error(weight_RC: Tensor, codes: Codes, hessian_CC: Tensor) -> Tensor:
     """Return e H e^T of every row's rounding error, float64[R]."""
     error_RC = weight_RC.double() - points_of(codes).double() * steps_of(codes).double()
     return ((error_RC @ hessian_CC) * error_RC).sum(-1)
+
+
+def _diagonal_blocks(upper_CC: Tensor, width: int) -> Tensor:
+    """Return the square blocks along the diagonal, [C / W, W, W]."""
+    blocks = upper_CC.unflatten(0, (-1, width)).unflatten(-1, (-1, width))
+    return blocks.diagonal(dim1=0, dim2=2).movedim(-1, 0)
+
+
+def _in_place(found: list[Tensor], order_C: Tensor, width: int) -> Tensor:
+    """Return the codes of one block of columns after another where they belong."""
+    codes = torch.stack(found, 1)
+    places = torch.empty_like(order_C[::width])
+    places[order_C[::width] // width] = torch.arange(len(places))
+    return codes[:, places].flatten(1)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from parbyte.base.units import nats_to_bits
-from parbyte.report.rate_distortion import RateDistortion
+from parbyte.report.rate_distortion import RateCurve, RateDistortion
 
 OURS, OURS_LIGHT, OTHERS, ACCENT = "#0b6a94", "#a9cfe0", "#bcc5cd", "#b6500f"
 INK, MUTED, RULE = "#1d2730", "#5b6773", "#e1e6ea"
@@ -173,23 +173,46 @@ def draw_training(points: Sequence[CurvePoint], bytes_per_token: float | None) -
 def draw_rate_distortion(found: RateDistortion) -> str:
     """Draw measured bits per byte over the artifact's bytes, one curve a way of quantising.
 
-    The first curve is grey: it is what the others are compared with.
+    The first curve is what the others are compared with, and says how far up the figure goes. Named
+    are it and the curves that no other beats everywhere; the rest stand thin behind them.
     """
+    first = found.curves[:1]
+    top = max((bpb for curve in first for _, bpb in curve.points), default=0.0)
     colors = (OTHERS, OURS, ACCENT, INK, OURS_LIGHT, MUTED)
+    named = [*first, *_unbeaten(found.curves[1:], top)[: len(colors) - 1]]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         figure.subplots_adjust(left=0.07, right=0.8, top=0.96, bottom=0.17)
-        for place, curve in enumerate(found.curves):
-            kb = [num_bytes / 1000 for num_bytes, _ in curve.points]
-            color = colors[place % len(colors)]
-            bpb = [rate for _, rate in curve.points]
+        for curve in found.curves:
+            kb, bpb = _visible(curve, top)
+            if curve not in named:
+                axes.plot(kb, bpb, color=RULE, linewidth=0.8, zorder=1)
+                continue
+            color = colors[named.index(curve)]
             axes.plot(kb, bpb, color=color, marker="o", ms=3.5, linewidth=1.3, label=curve.name)
         axes.axhline(found.float_bpb, color=RULE, linewidth=1.1, label="float weights")
         _frame(axes, "bytes of the artifact, KB", "bits per byte")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
 
     return _to_svg("rates", "Bits per byte by bytes of the artifact", 3.4, draw)
+
+
+def _visible(curve: RateCurve, top: float) -> tuple[list[float], list[float]]:
+    """Return kilobytes and bits per byte of a curve's points up to a rate."""
+    points = [(num_bytes / 1000, bpb) for num_bytes, bpb in curve.points if bpb <= top]
+    return [kb for kb, _ in points], [bpb for _, bpb in points]
+
+
+def _unbeaten(curves: Sequence[RateCurve], top: float) -> list[RateCurve]:
+    """Return the curves with visible points that no other is left of and below, most such first."""
+    points = [point for curve in curves for point in curve.points if point[1] <= top]
+
+    def leads(point: tuple[int, float]) -> bool:
+        return not any(o != point and o[0] <= point[0] and o[1] <= point[1] for o in points)
+
+    count = {curve: sum(p in points and leads(p) for p in curve.points) for curve in curves}
+    return sorted((curve for curve in curves if count[curve]), key=lambda curve: -count[curve])
 
 
 def draw_documents(documents: Sequence[tuple[int, float]]) -> str:
