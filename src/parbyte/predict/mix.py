@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from parbyte.base.errors import ResourceError
 from parbyte.kernels.portable.counts import (
-    COUNT,
     MAX_ORDER,
+    MOST_CELLS,
     MOST_WRITES,
-    WIDTH,
     forget_,
+    has_room,
     new_table,
     undo_,
 )
@@ -102,8 +102,7 @@ class MixPredictor(RowStage):
         experts = self._experts
         experts.undo[0, 0] = 0
         next_end = experts.length[0] + self._num_lanes * self.chunk
-        is_full = experts.cells[COUNT] > len(experts.cells) // WIDTH * 3 // 4
-        if is_full or next_end > len(experts.history):
+        if not has_room(experts.cells, 0, 0.75) or next_end > len(experts.history):
             self._make_room(1)
             experts = self._experts
             experts.length[0] = forget_(
@@ -169,16 +168,16 @@ def _new_experts(
     ngrams = [expert for expert in config.experts if isinstance(expert, NgramExpert)]
     match, recent = _one(config, MatchExpert), _one(config, RecentExpert)
     history = max(config.memory // _HISTORY_SHARE // 4, 2 * num_lanes * (chunk + 1))
-    if 8 * history > config.memory:
+    least = max(8 * history, 16 * MOST_CELLS * num_lanes * len(ngrams))
+    if least > config.memory:
         raise ResourceError(
             f"stage '{config.kind}': {num_lanes} lanes with {chunk} tokens between two looks need "
-            f"a memory of {8 * history:,} bytes, it is {config.memory:,}: raise 'memory', or lower "
+            f"a memory of {least:,} bytes, it is {config.memory:,}: raise 'memory', or lower "
             f"'codec.lanes' or 'predict.stride'"
         )
-    num_records = (config.memory - 4 * history) // (4 * WIDTH)
     strengths = [e.discount if e.method == "kneser-ney" else e.concentration for e in ngrams]
     return Experts(
-        cells=new_table(num_records),
+        cells=new_table(config.memory // 4 - history),
         undo=np.zeros((1, 2), np.int64),
         history=np.full(history, bos_id, np.int32),
         length=np.array([num_lanes]),

@@ -25,6 +25,7 @@ from parbyte.kernels.portable.counts import (
     LEAF,
     TOKEN,
     Cells,
+    older_follower,
     walk_contexts,
 )
 from parbyte.kernels.portable.jit import compiled
@@ -197,17 +198,17 @@ def _gather_level_(
         return left / (left + weight)
     use_longer = method == _KNESER_NEY and order < experts.orders[trie]
     left = escape(method, strength, cells[node + KINDS])
-    newest = cells[node + LAST] // experts.num_lanes
-    follower, seen = cells[node + HEAD], 0.0
-    while follower >= 0:
+    newest = cells[node + LAST] // experts.num_lanes * experts.num_lanes
+    follower, seen = np.int64(cells[node + HEAD]), 0.0
+    for _ in range(cells[node + KINDS]):
         token, count = cells[follower + TOKEN], cells[follower + COUNT]
         weight = mass(method, strength, cells[follower + KINDS] if use_longer else count)
         gain = np.float32(weight / (left * kappa * np.float64(prob_V[token])))
-        is_newest = 1 if cells[follower + LAST] // experts.num_lanes == newest else 0
+        is_newest = 1 if cells[follower + LAST] >= newest else 0
         state = (_size(count) * 6 + _rest(cells[node + COUNT] - count)) * 2 + is_newest
         _support_(evidence, lane, token, source, gain, state)
         seen += weight
-        follower = cells[follower + HEAD]
+        follower = older_follower(cells, follower)
     return left / (left + seen)
 
 
@@ -251,11 +252,12 @@ def _note_match_(
     """Support the newest follower of the longest context, the smallest token if lanes tie."""
     cells = experts.cells
     token = experts.history[cells[node + LAST]]
-    newest, follower = cells[node + LAST] // experts.num_lanes, cells[node + HEAD]
-    while follower >= 0:
-        if cells[follower + LAST] // experts.num_lanes == newest:
+    newest = cells[node + LAST] // experts.num_lanes * experts.num_lanes
+    follower = np.int64(cells[node + HEAD])
+    for _ in range(0 if follower == LEAF else cells[node + KINDS]):
+        if cells[follower + LAST] >= newest:
             token = min(token, cells[follower + TOKEN])
-        follower = cells[follower + HEAD]
+        follower = older_follower(cells, follower)
     hit = (experts.hits[length] + 0.5) / (experts.tries[length] + 1.0)
     slot = candidate(evidence, lane, token)
     source = len(experts.orders) * GROUPS

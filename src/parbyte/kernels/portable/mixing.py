@@ -5,7 +5,7 @@ Shapes: B lanes, T positions, V vocab, I inputs, P sets, R rows of weights, Q st
 
 import numpy as np
 
-from parbyte.kernels.portable.counts import COUNT, MAX_ORDER, MOST_RECORDS, WIDTH, learn_place_
+from parbyte.kernels.portable.counts import MAX_ORDER, has_room, learn_place_
 from parbyte.kernels.portable.evidence import (
     GROUPS,
     MATCH_LENGTH,
@@ -99,9 +99,8 @@ def _learn_(mixer: Mixer, experts: Experts, evidence: Evidence, tokens_BT: Ints,
     All lanes were predicted before, so that it does not matter which lane is which.
     """
     lanes, start, history = experts.num_lanes, experts.length[0], experts.history
-    num_tries, num_records = len(experts.orders), len(experts.cells) // WIDTH
-    asked = experts.cells[COUNT] + lanes * num_tries * MOST_RECORDS
-    has_room = asked <= num_records - num_records // 8
+    num_tries = len(experts.orders)
+    is_roomy = has_room(experts.cells, lanes * num_tries, 0.875)
     mixer.slopes_RI[:] = 0.0
     mixer.slopes_Q[:] = 0.0
     if experts.fading > 0.0:
@@ -116,7 +115,7 @@ def _learn_(mixer: Mixer, experts: Experts, evidence: Evidence, tokens_BT: Ints,
         elif mixer.mode == LINEAR:
             add_linear_slopes_(mixer, evidence, b, token)
         note_token_(experts, evidence, b, token)
-        for trie in range(num_tries if has_room else 0):
+        for trie in range(num_tries if is_roomy else 0):
             learn_place_(
                 experts.cells,
                 experts.undo,

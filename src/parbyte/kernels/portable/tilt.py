@@ -7,7 +7,15 @@ Shapes: B lanes, V vocab.
 
 import numpy as np
 
-from parbyte.kernels.portable.counts import COUNT, HEAD, LAST, LEAF, NONE, TOKEN
+from parbyte.kernels.portable.counts import (
+    COUNT,
+    HEAD,
+    KINDS,
+    LAST,
+    LEAF,
+    TOKEN,
+    older_follower,
+)
 from parbyte.kernels.portable.evidence import ORDER, Evidence, Experts, Floats
 from parbyte.kernels.portable.geometric import Mixer
 from parbyte.kernels.portable.jit import compiled
@@ -25,14 +33,15 @@ def tilt_row_(mixer: Mixer, experts: Experts, evidence: Evidence, b: int, out_V:
         out_V[v] = below_V[v]
     for order in range(evidence.facts_B4[b, ORDER], experts.lowest[0] - 1, -1):
         node = evidence.path_BK[b, order]
-        hint, best, count = experts.history[cells[node + LAST]], 1, cells[node + COUNT]
-        follower = NONE if cells[node + HEAD] == LEAF else cells[node + HEAD]
-        best = best if follower == NONE else 0
-        while follower >= 0:
+        hint, count = experts.history[cells[node + LAST]], cells[node + COUNT]
+        follower = np.int64(cells[node + HEAD])
+        is_leaf = follower == LEAF
+        best = 1 if is_leaf else 0
+        for _ in range(0 if is_leaf else cells[node + KINDS]):
             seen, token = cells[follower + COUNT], cells[follower + TOKEN]
             if seen > best or (seen == best and token < hint):
                 hint, best = token, seen
-            follower = cells[follower + HEAD]
+            follower = older_follower(cells, follower)
         is_sure = count >= mixer.tilt[MIN_COUNT] and best >= mixer.tilt[CONFIDENCE] * count
         if is_sure:
             beta = np.float32(mixer.tilt[BETA] * best / count)
