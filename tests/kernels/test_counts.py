@@ -69,7 +69,7 @@ class Table:
                 self.skip,
             )
 
-    def contexts(self) -> Ints:
+    def contexts(self) -> trie.Cells:
         """Return the table without its blocks; what a free record holds means nothing."""
         records = self.cells[: self.cells[HEAD]].copy().reshape(-1, trie.WIDTH)
         records[records[:, trie.KEY] == 0] = 0
@@ -151,8 +151,16 @@ def test_counts_equal_a_dictionary(lanes: int, order: int, vocab: int, skip: int
     check_against_dictionaries(table, table.lanes_BT)
 
 
+def test_a_context_with_many_followers_is_counted_through_all_its_blocks() -> None:
+    lanes_BT = np.random.default_rng(0).integers(1, 80, (2, 300))
+    table = Table(lanes_BT, 2)
+    table.learn(1, 301)
+    assert table.cells[table.path(0, 300)[0] + KINDS] == 79
+    check_against_dictionaries(table, table.lanes_BT)
+
+
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(1, 8), st.data())
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=60), st.integers(1, 8), st.data())
 def test_what_is_taken_back_was_never_there(
     text: list[int], order: int, data: st.DataObject
 ) -> None:

@@ -1,7 +1,7 @@
 """Experts that learn from the scored text, and the row below: mixed, tilted, or a posterior.
 
-The laws: kernels.portable.counts, evidence, geometric, linear, tilt. Shapes: B lanes, T positions,
-V vocab, I inputs, R rows of weights, Q states.
+The laws: kernels.portable.counts, evidence, geometric, linear, tilt, posterior. Shapes: B lanes, T
+positions, V vocab, I inputs, R rows of weights, Q states.
 """
 
 from dataclasses import replace
@@ -21,7 +21,7 @@ from parbyte.kernels.portable.counts import (
     undo_,
 )
 from parbyte.kernels.portable.evidence import GROUPS, METHODS, STATES, Evidence, Experts
-from parbyte.kernels.portable.geometric import GATED, GEOMETRIC, LINEAR, TILT, Mixer
+from parbyte.kernels.portable.geometric import GATED, GEOMETRIC, LINEAR, POSTERIOR, TILT, Mixer
 from parbyte.kernels.portable.linear import NUM_EXPERTS
 from parbyte.kernels.portable.mixing import ROWS, SETS, walk_
 from parbyte.predict.expert_config import (
@@ -37,6 +37,7 @@ from parbyte.predict.row_stage import RowStage
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Stage = MixConfig | NgramConfig | TiltConfig
 T = TypeVar("T")
 
 _MODES = {"geometric": GEOMETRIC, "linear": LINEAR, "gated": GATED}
@@ -49,15 +50,13 @@ _PIECE = 256
 class MixPredictor(RowStage):
     """Experts and the row below in one mixture, its weights learned as it goes.
 
-    An n-gram posterior is the mixture of one expert whose weights are 1 and stay; a tilt has no
-    weights.
+    An n-gram posterior is the mixture of one expert whose weights are 1 and stay; it and a tilt
+    have no weights.
     """
 
-    def __init__(
-        self, inner: Predictor, config: MixConfig | NgramConfig | TiltConfig, bos_id: int
-    ) -> None:
-        self._mix = config if isinstance(config, MixConfig) else _as_mix(config)
-        self._tilt = config if isinstance(config, TiltConfig) else None
+    def __init__(self, inner: Predictor, config: Stage, bos_id: int) -> None:
+        self._mix = config if isinstance(config, MixConfig) else as_mix(config)
+        self._config = config
         self._bos_id = bos_id
         super().__init__(inner)
 
@@ -67,10 +66,10 @@ class MixPredictor(RowStage):
 
     def _open(self, num_lanes: int) -> None:
         shape = (num_lanes, self.vocab_size)
-        self._experts = _new_experts(self._mix, *shape, self.chunk, self._bos_id)
+        self._experts = new_experts(self._mix, *shape, self.chunk, self._bos_id)
         num_sources = len(self._experts.orders) * GROUPS + 1
         self._evidence = _new_evidence(num_sources, *shape)
-        self._mixer = _new_mixer(self._mix, self._tilt, num_sources, *shape)
+        self._mixer = _new_mixer(self._mix, self._config, num_sources, *shape)
         self._saved = [array.copy() for array in self._small()]
 
     def _predict(self, rows_B1V: Floats) -> Floats:
@@ -99,22 +98,9 @@ class MixPredictor(RowStage):
             array[:] = saved
 
     def _settle(self) -> None:
-        experts = self._experts
-        experts.undo[0, 0] = 0
-        next_end = experts.length[0] + self._num_lanes * self.chunk
-        if not has_room(experts.cells, 0, 0.75) or next_end > len(experts.history):
-            self._make_room(1)
-            experts = self._experts
-            experts.length[0] = forget_(
-                experts.cells,
-                experts.undo,
-                experts.history,
-                experts.length[0],
-                experts.num_lanes,
-                experts.bos_id,
-                experts.orders,
-                experts.skips,
-            )
+        self._experts.undo[0, 0] = 0
+        self._make_room(1)
+        make_room_(self._experts, self.chunk)
         for array, saved in zip(self._small(), self._saved, strict=True):
             saved[:] = array
 
@@ -142,7 +128,24 @@ class MixPredictor(RowStage):
             self._experts = experts._replace(undo=longer)
 
 
-def _as_mix(config: NgramConfig | TiltConfig) -> MixConfig:
+def make_room_(experts: Experts, num_positions: int) -> None:
+    """Forget the older half of the text unless so many more positions fit into the memory."""
+    next_end = experts.length[0] + experts.num_lanes * num_positions
+    if next_end <= len(experts.history) and has_room(experts.cells, 0, 0.75):
+        return
+    experts.length[0] = forget_(
+        experts.cells,
+        experts.undo,
+        experts.history,
+        experts.length[0],
+        experts.num_lanes,
+        experts.bos_id,
+        experts.orders,
+        experts.skips,
+    )
+
+
+def as_mix(config: NgramConfig | TiltConfig) -> MixConfig:
     """Return the mixture that stands for an n-gram posterior, or holds the counts of a tilt."""
     expert = NgramExpert(order=config.order, lowest=config.lowest)
     if isinstance(config, NgramConfig):
@@ -152,16 +155,14 @@ def _as_mix(config: NgramConfig | TiltConfig) -> MixConfig:
             concentration=config.concentration,
             discount=config.discount,
         )
-    return MixConfig(
-        experts=(expert,), memory=config.memory, rate=0.0, bonus_rate=0.0, start_weight=1.0
-    )
+    return MixConfig(experts=(expert,), memory=config.memory)
 
 
 def _one(config: MixConfig, kind: type[T]) -> T | None:
     return next((expert for expert in config.experts if isinstance(expert, kind)), None)
 
 
-def _new_experts(
+def new_experts(
     config: MixConfig, num_lanes: int, vocab_size: int, chunk: int, bos_id: int
 ) -> Experts:
     """Return experts that have seen nothing, in the memory that they may take."""
@@ -214,12 +215,15 @@ def _new_evidence(num_sources: int, num_lanes: int, vocab_size: int) -> Evidence
 
 
 def _new_mixer(
-    config: MixConfig, tilt: TiltConfig | None, num_sources: int, num_lanes: int, vocab_size: int
+    config: MixConfig, stage: Stage, num_sources: int, num_lanes: int, vocab_size: int
 ) -> Mixer:
+    """Return what makes rows of the evidence. stage: as the recipe has it."""
+    tilt = stage if isinstance(stage, TiltConfig) else None
+    mode = POSTERIOR if isinstance(stage, NgramConfig) else TILT if tilt else _MODES[config.mode]
     weights_RI = _first_weights(config, 2 + num_sources)
     num_states = num_sources * STATES
     return Mixer(
-        mode=TILT if tilt else _MODES[config.mode],
+        mode=mode,
         weights_RI=weights_RI,
         squares_RI=np.ones_like(weights_RI),
         bonus_Q=np.zeros(num_states, np.float32),

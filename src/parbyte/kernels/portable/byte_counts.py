@@ -30,12 +30,12 @@ from parbyte.kernels.portable.counts import (
 from parbyte.kernels.portable.evidence import Doubles
 from parbyte.kernels.portable.jit import compiled
 
-WRITES = 10
+WRITES = 11
 """Cells that one byte can change in a context, other than cells that were free."""
 _ROOT_KEY = 1
 
 
-@compiled()
+@compiled(is_lean=True)
 def remember_(recent_K: Ints, byte: int) -> None:
     """Put a byte before the ones that are remembered, the newest first; NONE ends a context."""
     for k in range(len(recent_K) - 1, 0, -1):
@@ -44,7 +44,7 @@ def remember_(recent_K: Ints, byte: int) -> None:
         recent_K[0] = byte
 
 
-@compiled()
+@compiled(is_lean=True)
 def find_contexts(cells: Cells, recent_K: Ints, path_K: Ints) -> int:
     """Write the nodes of the known contexts, the shortest first; return the longest's length.
 
@@ -62,7 +62,7 @@ def find_contexts(cells: Cells, recent_K: Ints, path_K: Ints) -> int:
     return len(recent_K)
 
 
-@compiled()
+@compiled(is_lean=True)
 def learn_byte_(cells: Cells, undo: Ints, recent_K: Ints, byte: int, path_K: Ints) -> None:
     """Count a byte after its contexts, the longest first, until it is no news; remember it."""
     longest = find_contexts(cells, recent_K, path_K)
@@ -78,7 +78,7 @@ def learn_byte_(cells: Cells, undo: Ints, recent_K: Ints, byte: int, path_K: Int
     remember_(recent_K, byte)
 
 
-@compiled()
+@compiled(is_lean=True)
 def weigh_children_(
     cells: Cells,
     path_K: Ints,

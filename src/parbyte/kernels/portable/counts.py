@@ -10,8 +10,9 @@ start. Several tries (of contexts with other tokens left out) share one history 
 
 Contexts live in a table with open addressing, their followers in blocks behind it. A context's key
 is a pair (parent, token), stored whole. Followers stand in the order in which they were first seen;
-each block after the first begins with a record whose TOKEN is NONE and whose LINK is the follower
-before. So they are read backwards, newest first, from neighbouring cells. A free record has no KEY.
+each block after the first begins with a record whose TOKEN is NONE, whose LINK is the follower
+before, and whose NEXT is the next block. So they stand in neighbouring cells, and are read newest
+first, or looked for oldest first. A free record of the table has no KEY.
 
 field     context                                    follower
 TOKEN     oldest token                               token
@@ -21,6 +22,7 @@ LAST      place of a newest occurrence               place of a newest occurrenc
 KEY       2 + parent's record; the root: 1           -
 HEAD      newest follower, or LEAF                   -
 LONGER    sum of its followers' KINDS                -
+SECOND    second block                               -
 The first record belongs to the table: its COUNT is the number of records in use, HEAD the cell
 where the blocks begin, LAST the first cell behind them.
 Shapes: N cells, H history, J entries of the undo log, K orders.
@@ -36,17 +38,17 @@ from parbyte.kernels.portable.jit import compiled
 
 WIDTH, FOLLOWER = 8, 4
 """Cells of a context, 32 bytes, and of a follower."""
-TOKEN, COUNT, KINDS, LAST, KEY, HEAD, LONGER = 0, 1, 2, 3, 4, 5, 6
-LINK = COUNT
+TOKEN, COUNT, KINDS, LAST, KEY, HEAD, LONGER, SECOND = 0, 1, 2, 3, 4, 5, 6, 7
+LINK, NEXT = COUNT, KINDS
 NONE, LEAF = -1, -2
 MAX_ORDER = 22
 MOST_RECORDS = MAX_ORDER + 2
 """New contexts that one token can ask for in one trie."""
 MOST_CELLS = 16 * FOLLOWER * (MAX_ORDER + 1)
 """Cells of new blocks that one token can ask for in one trie."""
-MOST_WRITES = 2 * MOST_RECORDS + 10 * (MAX_ORDER + 1)
+MOST_WRITES = 2 * MOST_RECORDS + 11 * (MAX_ORDER + 1)
 """Cells that one token can change in one trie, other than cells that were free."""
-_TABLE_SHARE = 0.625
+_TABLE_SHARE = 0.55
 """Of the memory; the rest is for blocks."""
 _OWN_KEY, _ROOT_KEY = -1, 1
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -83,7 +85,7 @@ def has_room(cells: Cells, num_tokens: int, share: float) -> bool:
     return is_wide and block_cells <= share * (len(cells) - cells[HEAD])
 
 
-@compiled()
+@compiled(is_lean=True)
 def put_(cells: Cells, undo: Ints, cell: int, value: int) -> None:
     """Write a cell, and log what it held. undo: int64[J, 2]; its first entry counts the others."""
     entry = undo[0, 0] + 1
@@ -101,7 +103,7 @@ def undo_(cells: Cells, undo: Ints) -> None:
     undo[0, 0] = 0
 
 
-@compiled()
+@compiled(is_lean=True)
 def find(cells: Cells, key: int, token: int) -> int:
     """Return the cell where the context of a key begins, or -1 - the free one where it would.
 
@@ -120,19 +122,19 @@ def find(cells: Cells, key: int, token: int) -> int:
         record = record + 1 if record + 1 < num_records else 0
 
 
-@compiled()
+@compiled(is_lean=True)
 def root_of(cells: Cells, trie: int) -> int:
     """Return the cell of a trie's root, the context of no tokens; negative if there is none."""
     return find(cells, _ROOT_KEY, trie)
 
 
-@compiled()
+@compiled(is_lean=True)
 def context_key(node: int) -> int:
     """Return the key of the contexts one token longer than a node's."""
     return node // WIDTH + 2
 
 
-@compiled()
+@compiled(is_lean=True)
 def older_token(history_H: Cells, place: int, order: int, lanes: int, bos_id: int) -> int:
     """Return the oldest of so many tokens before a place, or NONE if the document began later."""
     at = place - order * lanes
@@ -141,25 +143,36 @@ def older_token(history_H: Cells, place: int, order: int, lanes: int, bos_id: in
     return np.int64(history_H[at])
 
 
-@compiled()
+@compiled(is_lean=True)
 def older_follower(cells: Cells, follower: int) -> int:
     """Return the follower that was new to a context before this one; this is not the first."""
     below = follower - FOLLOWER
     return np.int64(cells[below + LINK]) if cells[below + TOKEN] == NONE else below
 
 
-@compiled()
+@compiled(is_lean=True)
 def find_follower(cells: Cells, node: int, token: int) -> int:
     """Return the cell of a follower of an open node, or NONE."""
-    follower = np.int64(cells[node + HEAD])
-    for _ in range(cells[node + KINDS]):
-        if cells[follower + TOKEN] == token:
-            return follower
-        follower = older_follower(cells, follower)
-    return NONE
+    left, size = np.int64(cells[node + KINDS]) - 1, 3
+    if left <= 0:
+        only = np.int64(cells[node + HEAD])
+        return only if left == 0 and cells[only + TOKEN] == token else NONE
+    block = np.int64(cells[node + SECOND])
+    first = np.int64(cells[block + LINK])
+    if cells[first + TOKEN] == token:
+        return first
+    while True:
+        start = block + FOLLOWER
+        for follower in range(start, start + min(size, left) * FOLLOWER, FOLLOWER):
+            if cells[follower + TOKEN] == token:
+                return follower
+        left -= size
+        if left <= 0:
+            return NONE
+        block, size = np.int64(cells[block + NEXT]), min(2 * size + 1, 15)
 
 
-@compiled()
+@compiled(is_lean=True)
 def add_leaf_(cells: Cells, undo: Ints, key: int, token: int, place: int) -> int:
     """Write a context that occurred once; return its cell."""
     cell = -1 - find(cells, key, token)
@@ -172,34 +185,41 @@ def add_leaf_(cells: Cells, undo: Ints, key: int, token: int, place: int) -> int
     return cell
 
 
-@compiled()
-def _next_block(kinds: int) -> int:
-    """Return the room of the block that one more follower begins, 0: the newest has room for it.
+@compiled(is_lean=True)
+def add_follower_(cells: Cells, undo: Ints, node: int, token: int, place: int, kinds: int) -> None:
+    """Write a follower that occurred once behind the `kinds` that a node has.
 
     The first follower stands alone; then come blocks of 3, 7, and 15 at a time.
     """
-    if kinds < 11:
-        return 1 if kinds == 0 else 3 if kinds == 1 else 7 if kinds == 4 else 0
-    return 15 if (kinds - 11) % 15 == 0 else 0
-
-
-@compiled()
-def add_follower_(cells: Cells, undo: Ints, node: int, token: int, place: int, kinds: int) -> None:
-    """Write a follower that occurred once behind the `kinds` that a node has."""
-    newest, size = np.int64(cells[node + HEAD]), _next_block(kinds)
+    newest = np.int64(cells[node + HEAD])
     cell = newest + FOLLOWER
-    if size > 0:
+    if kinds == 0:
         cell = np.int64(cells[LAST])
-        if kinds > 0:
-            cells[cell + TOKEN], cells[cell + LINK] = NONE, newest
-            cell += FOLLOWER
-        put_(cells, undo, LAST, cell + size * FOLLOWER)
+        put_(cells, undo, LAST, cell + FOLLOWER)
+    elif kinds == 1:
+        cell = _add_block_(cells, undo, node + SECOND, newest, 3)
+    elif kinds == 4:
+        cell = _add_block_(cells, undo, newest - 3 * FOLLOWER + NEXT, newest, 7)
+    elif kinds == 11:
+        cell = _add_block_(cells, undo, newest - 7 * FOLLOWER + NEXT, newest, 15)
+    elif kinds > 11 and (kinds - 11) % 15 == 0:
+        cell = _add_block_(cells, undo, newest - 15 * FOLLOWER + NEXT, newest, 15)
     cells[cell + TOKEN], cells[cell + LAST] = token, place
     cells[cell + COUNT] = cells[cell + KINDS] = 1
     put_(cells, undo, node + HEAD, cell)
 
 
-@compiled()
+@compiled(is_lean=True)
+def _add_block_(cells: Cells, undo: Ints, where: int, newest: int, size: int) -> int:
+    """Begin a block behind the newest follower; note it in a cell; return its first follower."""
+    block = np.int64(cells[LAST])
+    put_(cells, undo, LAST, block + (1 + size) * FOLLOWER)
+    put_(cells, undo, where, block)
+    cells[block + TOKEN], cells[block + LINK] = NONE, newest
+    return block + FOLLOWER
+
+
+@compiled(is_lean=True)
 def count_(cells: Cells, undo: Ints, node: int, token: int, place: int) -> int:
     """Count a follower of an open node; return its cell, or NONE if it is new there."""
     put_(cells, undo, node + COUNT, cells[node + COUNT] + 1)
@@ -215,7 +235,7 @@ def count_(cells: Cells, undo: Ints, node: int, token: int, place: int) -> int:
     return NONE
 
 
-@compiled()
+@compiled(is_lean=True)
 def learn_place_(
     cells: Cells,
     undo: Ints,
@@ -258,7 +278,7 @@ def learn_place_(
         node, follower = child, below
 
 
-@compiled()
+@compiled(is_lean=True)
 def _open_if_leaf_(
     cells: Cells,
     undo: Ints,
@@ -281,7 +301,7 @@ def _open_if_leaf_(
             add_leaf_(cells, undo, context_key(node), older, once)
 
 
-@compiled()
+@compiled(is_lean=True)
 def walk_contexts(
     cells: Cells,
     history_H: Cells,

@@ -20,8 +20,8 @@ from parbyte.kernels.portable.evidence import NUM, Doubles, Evidence, Floats, In
 from parbyte.kernels.portable.jit import compiled
 from parbyte.kernels.portable.numerics import exp, largest, log, total
 
-GEOMETRIC, LINEAR, GATED, TILT = 0, 1, 2, 3
-"""What is done with the experts: see also kernels.portable.linear and tilt."""
+GEOMETRIC, LINEAR, GATED, TILT, POSTERIOR = 0, 1, 2, 3, 4
+"""What is done with the experts: see also kernels.portable.linear, tilt and posterior."""
 
 
 class Mixer(NamedTuple):

@@ -1,4 +1,4 @@
-"""Rows mixed and tokens learned, position after position: one kernel for every way of mixing.
+"""Rows made and tokens learned, position after position: one kernel for every way of mixing.
 
 Shapes: B lanes, T positions, V vocab, I inputs, P sets, R rows of weights, Q states.
 """
@@ -22,6 +22,7 @@ from parbyte.kernels.portable.evidence import (
 from parbyte.kernels.portable.geometric import (
     GEOMETRIC,
     LINEAR,
+    POSTERIOR,
     TILT,
     Mixer,
     add_slopes_,
@@ -31,6 +32,7 @@ from parbyte.kernels.portable.geometric import (
 from parbyte.kernels.portable.jit import compiled
 from parbyte.kernels.portable.linear import add_linear_slopes_, mix_linear_row_, step_linear_
 from parbyte.kernels.portable.numerics import exp, total
+from parbyte.kernels.portable.posterior import posterior_row_
 from parbyte.kernels.portable.tilt import tilt_row_
 
 ENTROPY_BINS = 12
@@ -53,7 +55,7 @@ def walk_(
     start: int,
     stop: int,
 ) -> None:
-    """Mix the rows of some positions, and learn each position's tokens before the next.
+    """Write the rows of some positions, and learn each position's tokens before the next.
 
     rows_BTV of no positions: learn only. tokens_BT of no positions: predict only.
     """
@@ -67,6 +69,19 @@ def walk_(
 
 @compiled()
 def _predict_(
+    mixer: Mixer, experts: Experts, evidence: Evidence, b: int, row_V: Floats, out_V: Floats
+) -> None:
+    """Write one lane's row."""
+    if mixer.mode == POSTERIOR:
+        posterior_row_(experts, evidence, b, row_V, out_V)
+    elif mixer.mode == TILT:
+        tilt_row_(mixer, experts, evidence, b, row_V, out_V)
+    else:
+        _mix_(mixer, experts, evidence, b, row_V, out_V)
+
+
+@compiled()
+def _mix_(
     mixer: Mixer, experts: Experts, evidence: Evidence, b: int, row_V: Floats, out_V: Floats
 ) -> None:
     """Write one lane's mixed row."""
@@ -86,8 +101,6 @@ def _predict_(
     picked_P[3] = 1 + GROUPS + ENTROPY_BINS + facts[MATCH_LENGTH]
     if mixer.mode == GEOMETRIC:
         mix_row_(mixer, evidence, b, weight_V, out_V)
-    elif mixer.mode == TILT:
-        tilt_row_(mixer, experts, evidence, b, out_V)
     else:
         mix_linear_row_(mixer, evidence, b, entropy, out_V)
 
@@ -101,8 +114,9 @@ def _learn_(mixer: Mixer, experts: Experts, evidence: Evidence, tokens_BT: Ints,
     lanes, start, history = experts.num_lanes, experts.length[0], experts.history
     num_tries = len(experts.orders)
     is_roomy = has_room(experts.cells, lanes * num_tries, 0.875)
-    mixer.slopes_RI[:] = 0.0
-    mixer.slopes_Q[:] = 0.0
+    if mixer.mode == GEOMETRIC or mixer.mode == LINEAR:
+        mixer.slopes_RI[:] = 0.0
+        mixer.slopes_Q[:] = 0.0
     if experts.fading > 0.0:
         fade_(experts)
     for b in range(lanes):

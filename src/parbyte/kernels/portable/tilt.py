@@ -16,7 +16,7 @@ from parbyte.kernels.portable.counts import (
     TOKEN,
     older_follower,
 )
-from parbyte.kernels.portable.evidence import ORDER, Evidence, Experts, Floats
+from parbyte.kernels.portable.evidence import Evidence, Experts, Floats, find_path_
 from parbyte.kernels.portable.geometric import Mixer
 from parbyte.kernels.portable.jit import compiled
 from parbyte.kernels.portable.numerics import exp, log
@@ -26,13 +26,14 @@ BETA, CONFIDENCE, MIN_COUNT = 0, 1, 2
 
 
 @compiled()
-def tilt_row_(mixer: Mixer, experts: Experts, evidence: Evidence, b: int, out_V: Floats) -> None:
+def tilt_row_(
+    mixer: Mixer, experts: Experts, evidence: Evidence, b: int, below_V: Floats, out_V: Floats
+) -> None:
     """Write one lane's row: the longest context with a sure follower gives the hint."""
-    cells, below_V = experts.cells, mixer.below_BV[b]
-    for v in range(len(out_V)):
-        out_V[v] = below_V[v]
-    for order in range(evidence.facts_B4[b, ORDER], experts.lowest[0] - 1, -1):
-        node = evidence.path_BK[b, order]
+    cells, path_K = experts.cells, evidence.path_BK[b]
+    out_V[:] = below_V
+    for order in range(find_path_(experts, 0, b, path_K), experts.lowest[0] - 1, -1):
+        node = path_K[order]
         hint, count = experts.history[cells[node + LAST]], cells[node + COUNT]
         follower = np.int64(cells[node + HEAD])
         is_leaf = follower == LEAF
