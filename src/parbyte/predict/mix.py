@@ -23,8 +23,9 @@ from parbyte.kernels.portable.counts import (
 from parbyte.kernels.portable.evidence import GROUPS, METHODS, STATES, Evidence, Experts
 from parbyte.kernels.portable.geometric import GATED, GEOMETRIC, LINEAR, POSTERIOR, TILT, Mixer
 from parbyte.kernels.portable.linear import NUM_EXPERTS
-from parbyte.kernels.portable.mixing import ROWS, SETS, walk_
+from parbyte.kernels.portable.mixing import SET_ROWS, walk_
 from parbyte.predict.expert_config import (
+    SETS,
     MatchExpert,
     MixConfig,
     NgramConfig,
@@ -115,6 +116,7 @@ class MixPredictor(RowStage):
             experts.hits,
             experts.tries,
             experts.length,
+            experts.ages_B,
         ]
 
     def _make_room(self, num_positions: int) -> None:
@@ -182,6 +184,7 @@ def new_experts(
         undo=np.zeros((1, 2), np.int64),
         history=np.full(history, bos_id, np.int32),
         length=np.array([num_lanes]),
+        ages_B=np.zeros(num_lanes, np.int64),
         orders=np.array([expert.order for expert in ngrams]),
         skips=np.array([expert.skip for expert in ngrams]),
         methods=np.array([METHODS.index(expert.method) for expert in ngrams]),
@@ -220,7 +223,9 @@ def _new_mixer(
     """Return what makes rows of the evidence. stage: as the recipe has it."""
     tilt = stage if isinstance(stage, TiltConfig) else None
     mode = POSTERIOR if isinstance(stage, NgramConfig) else TILT if tilt else _MODES[config.mode]
-    weights_RI = _first_weights(config, 2 + num_sources)
+    sets = [SETS.index(name) for name in config.sets]
+    starts = np.cumsum([1, *(SET_ROWS[kind] for kind in sets)])
+    weights_RI = _first_weights(config, int(starts[-1]), 2 + num_sources)
     num_states = num_sources * STATES
     return Mixer(
         mode=mode,
@@ -230,7 +235,9 @@ def _new_mixer(
         bonus_squares_Q=np.ones(num_states, np.float32),
         rate=config.rate,
         bonus_rate=config.bonus_rate,
-        picked_BP=np.zeros((num_lanes, SETS), np.int64),
+        sets=np.array(sets, np.int64),
+        starts=starts,
+        picked_BP=np.zeros((num_lanes, 1 + len(sets)), np.int64),
         expected_BI=np.zeros((num_lanes, 2 + num_sources)),
         expected_BQ=np.zeros((num_lanes, num_states)),
         below_BV=np.zeros((num_lanes, vocab_size), np.float32),
@@ -241,9 +248,9 @@ def _new_mixer(
     )
 
 
-def _first_weights(config: MixConfig, num_inputs: int) -> Floats:
+def _first_weights(config: MixConfig, num_rows: int, num_inputs: int) -> Floats:
     """Return float32[R, I]; a sum's first columns are the row below and the three experts."""
-    weights_RI = np.zeros((ROWS, num_inputs), np.float32)
+    weights_RI = np.zeros((num_rows, num_inputs), np.float32)
     if config.mode == "geometric":
         weights_RI[0] = config.start_weight
         weights_RI[0, 0] = 1.0

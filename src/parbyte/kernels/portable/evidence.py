@@ -56,12 +56,14 @@ class Experts(NamedTuple):
     of each length of a match. length: tokens of the history. recent_V: each token's fading count,
     in units of recent[0]; recent[1]: their sum. fading: what is left after one step, 0: no such
     expert.
+    ages: tokens of each lane since its document, or the lane, began.
     """
 
     cells: Cells
     undo: Ints
     history: Cells
     length: Ints
+    ages_B: Ints
     orders: Ints
     skips: Ints
     methods: Ints

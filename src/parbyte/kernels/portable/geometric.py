@@ -27,8 +27,10 @@ GEOMETRIC, LINEAR, GATED, TILT, POSTERIOR = 0, 1, 2, 3, 4
 class Mixer(NamedTuple):
     """Parameters, their sums of squared gradients, and what a prediction leaves for the learning.
 
-    rate, bonus_rate: steps. picked: rows in use. expected: E_q of inputs and states. below_BV:
-    log p of the row below. slopes: of one step. shares: of the linear mixture. tilt: its settings.
+    rate, bonus_rate: steps. sets, starts: which sets of rows there are, and where each begins in
+    weights, behind the one row for all. picked: rows in use. expected: E_q of inputs and states.
+    below_BV: log p of the row below. slopes: of one step. shares: of the linear mixture. tilt: its
+    settings.
     """
 
     mode: int
@@ -38,6 +40,8 @@ class Mixer(NamedTuple):
     bonus_squares_Q: Floats
     rate: float
     bonus_rate: float
+    sets: Ints
+    starts: Ints
     picked_BP: Ints
     expected_BI: Doubles
     expected_BQ: Doubles

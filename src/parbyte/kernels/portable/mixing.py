@@ -35,10 +35,10 @@ from parbyte.kernels.portable.numerics import exp, total
 from parbyte.kernels.portable.posterior import posterior_row_
 from parbyte.kernels.portable.tilt import tilt_row_
 
-ENTROPY_BINS = 12
-ROWS = 1 + GROUPS + ENTROPY_BINS + MAX_ORDER + 1
-"""Rows of weights: one for all, then the sets of order, entropy and match."""
-SETS = 4
+_ENTROPY_BINS = _AGE_BINS = 12
+SET_ROWS = (GROUPS, _ENTROPY_BINS, MAX_ORDER + 1, _AGE_BINS)
+"""Rows of weights of each set: by order, by entropy, by match, by the document's tokens so far."""
+_BY_ORDER, _BY_ENTROPY, _BY_MATCH = 0, 1, 2
 
 _SMALLEST = np.float32(1e-12)
 """Least probability by which an expert's share is divided."""
@@ -94,15 +94,31 @@ def _mix_(
         prob_V[v] = _SMALLEST if prob < _SMALLEST else prob
     entropy = -total(weight_V)
     gather_(experts, prob_V, evidence, b)
-    facts, picked_P = evidence.facts_B4[b], mixer.picked_BP[b]
-    picked_P[0] = 0
-    picked_P[1] = 1 + group_of(facts[ORDER])
-    picked_P[2] = 1 + GROUPS + min(np.int64(entropy * 2.0), ENTROPY_BINS - 1)
-    picked_P[3] = 1 + GROUPS + ENTROPY_BINS + facts[MATCH_LENGTH]
+    facts_4, age = evidence.facts_B4[b], experts.ages_B[b]
+    mixer.picked_BP[b, 0] = 0
+    for p in range(len(mixer.sets)):
+        row = _row_of(mixer.sets[p], facts_4, entropy, age)
+        mixer.picked_BP[b, 1 + p] = mixer.starts[p] + row
     if mixer.mode == GEOMETRIC:
         mix_row_(mixer, evidence, b, weight_V, out_V)
     else:
         mix_linear_row_(mixer, evidence, b, entropy, out_V)
+
+
+@compiled(is_lean=True)
+def _row_of(kind: int, facts_4: Ints, entropy: float, age: int) -> int:
+    """Return the row of a set that a position picks. age: tokens of the document so far."""
+    if kind == _BY_ORDER:
+        return group_of(facts_4[ORDER])
+    if kind == _BY_ENTROPY:
+        return min(np.int64(entropy * 2.0), _ENTROPY_BINS - 1)
+    if kind == _BY_MATCH:
+        return facts_4[MATCH_LENGTH]
+    doublings = 0
+    while age > 0 and doublings < _AGE_BINS - 1:
+        age //= 2
+        doublings += 1
+    return doublings
 
 
 @compiled()
@@ -122,6 +138,7 @@ def _learn_(mixer: Mixer, experts: Experts, evidence: Evidence, tokens_BT: Ints,
     for b in range(lanes):
         token = tokens_BT[b, t]
         history[start + b] = token
+        experts.ages_B[b] = 0 if token == experts.bos_id else experts.ages_B[b] + 1
         if token == experts.bos_id and history[start + b - lanes] == token:
             continue
         if mixer.mode == GEOMETRIC:
