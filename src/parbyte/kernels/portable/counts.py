@@ -338,6 +338,32 @@ def walk_contexts(
     return order
 
 
+@compiled(is_entry=True, is_lean=True)
+def learn_history_(
+    cells: Cells,
+    undo: Ints,
+    history_H: Cells,
+    length: int,
+    lanes: int,
+    bos_id: int,
+    orders_S: Ints,
+    skips_S: Ints,
+) -> int:
+    """Count the history's tokens as long as they fill no more than half of an empty table.
+
+    Returns `length`, or the place of the first token that did not fit. Nothing is to be taken back.
+    """
+    for place in range(lanes, length):
+        if not has_room(cells, len(orders_S), 0.5):
+            return place
+        is_padding = history_H[place] == bos_id and history_H[place - lanes] == bos_id
+        for trie in range(0 if is_padding else len(orders_S)):
+            order, skip = orders_S[trie], skips_S[trie]
+            learn_place_(cells, undo, history_H, place, lanes, bos_id, trie, order, skip)
+        undo[0, 0] = 0
+    return length
+
+
 @compiled(is_entry=True)
 def forget_(
     cells: Cells,
@@ -360,22 +386,6 @@ def forget_(
             history_H[at] = history_H[kept - half + at]
         kept = half
         clear_(cells)
-        for place in range(lanes, kept):
-            if not has_room(cells, len(orders_S), 0.5):
-                break
-            is_padding = history_H[place] == bos_id and history_H[place - lanes] == bos_id
-            for trie in range(0 if is_padding else len(orders_S)):
-                learn_place_(
-                    cells,
-                    undo,
-                    history_H,
-                    place,
-                    lanes,
-                    bos_id,
-                    trie,
-                    orders_S[trie],
-                    skips_S[trie],
-                )
-            undo[0, 0] = 0
-        if kept == 0 or has_room(cells, len(orders_S), 0.5):
+        learned = learn_history_(cells, undo, history_H, kept, lanes, bos_id, orders_S, skips_S)
+        if learned == kept or kept == 0:
             return kept

@@ -113,7 +113,7 @@ def _row_of(kind: int, facts_4: Ints, entropy: float, age: int) -> int:
     if kind == _BY_ENTROPY:
         return min(np.int64(entropy * 2.0), _ENTROPY_BINS - 1)
     if kind == _BY_MATCH:
-        return facts_4[MATCH_LENGTH]
+        return int(facts_4[MATCH_LENGTH])
     doublings = 0
     while age > 0 and doublings < _AGE_BINS - 1:
         age //= 2
