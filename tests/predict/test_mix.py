@@ -371,3 +371,36 @@ def test_a_memory_too_small_for_the_lanes_is_named() -> None:
     predictor = MixPredictor(Uniform(8, 4, 20_000), MixConfig(memory=1 << 16), BOS)
     with pytest.raises(ResourceError, match="memory"):
         predictor.log_probs(torch.ones((4, 1), dtype=torch.int64))
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("length", [31, 32])
+def test_a_prior_counts_like_text_that_was_scored_before(lanes: int, length: int) -> None:
+    rows_BTV, tokens_BT = some_rows(lanes=lanes), some_text(lanes=lanes)
+    prior_N = np.random.default_rng(1).integers(1, VOCAB, length)
+    share = -(-length // lanes)
+    before_BT = np.full((lanes, share + 1), BOS)
+    before_BT[0, :share], before_BT[-1, : length - share * (lanes - 1)] = (
+        prior_N[:share],
+        prior_N[share * (lanes - 1) :],
+    )
+    config = NgramConfig(order=5, memory=SMALL)
+    predictor = MixPredictor(
+        GivenRows(rows_BTV, LENGTH), config, BOS, prior_N=prior_N.astype(np.uint16)
+    )
+    found_BTV = predictor.log_probs(tokens_BT)
+    before_rows_BTV = some_rows(length=before_BT.shape[1], lanes=lanes)
+    longer_BTV = torch.cat([before_rows_BTV, rows_BTV], dim=1)
+    longer_BT = torch.cat([torch.from_numpy(before_BT), tokens_BT], dim=1)
+    wanted_BTV = rows_of(config, longer_BTV, longer_BT)[:, before_BT.shape[1] :]
+    assert torch.equal(found_BTV, wanted_BTV)
+    assert not torch.equal(found_BTV, rows_of(config, rows_BTV, tokens_BT))
+    predictor.restore()
+    assert torch.equal(predictor.log_probs(tokens_BT), found_BTV)
+
+
+def test_a_prior_too_long_for_the_memory_is_refused() -> None:
+    prior_N = np.random.default_rng(0).integers(1, 64, 20_000).astype(np.uint16)
+    predictor = MixPredictor(Uniform(64, 1, 8), MixConfig(memory=1 << 18), BOS, prior_N)
+    with pytest.raises(ResourceError, match="prior_bytes"):
+        predictor.log_probs(torch.ones((1, 1), dtype=torch.int64))

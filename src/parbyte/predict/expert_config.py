@@ -195,3 +195,6 @@ ROW_STAGES: Mapping[str, type] = {
     "bytes": BytesConfig,
 }
 """Kind -> settings of stages that can stand on any predictor."""
+
+COUNTING = ("ngram", "tilt", "mix")
+"""Stages that count tokens, and may have read some before the first."""

@@ -17,6 +17,7 @@ from parbyte.kernels.portable.counts import (
     MOST_WRITES,
     forget_,
     has_room,
+    learn_history_,
     new_table,
     undo_,
 )
@@ -55,9 +56,17 @@ class MixPredictor(RowStage):
     have no weights.
     """
 
-    def __init__(self, inner: Predictor, config: Stage, bos_id: int) -> None:
+    def __init__(
+        self,
+        inner: Predictor,
+        config: Stage,
+        bos_id: int,
+        prior_N: NDArray[np.uint16] | None = None,
+    ) -> None:
+        """Stand on `inner`; prior_N: tokens of the artifact that are counted before all others."""
         self._mix = config if isinstance(config, MixConfig) else as_mix(config)
         self._config = config
+        self._prior_N = np.empty(0, np.uint16) if prior_N is None else prior_N
         self._bos_id = bos_id
         super().__init__(inner)
 
@@ -67,7 +76,10 @@ class MixPredictor(RowStage):
 
     def _open(self, num_lanes: int) -> None:
         shape = (num_lanes, self.vocab_size)
-        self._experts = new_experts(self._mix, *shape, self.chunk, self._bos_id)
+        prior_BT = _spread(self._prior_N, num_lanes, self._bos_id)
+        self._experts = new_experts(self._mix, *shape, self.chunk, self._bos_id, prior_BT.size)
+        self._make_room(1)
+        _read_prior_(self._experts, prior_BT, self._mix.kind)
         num_sources = len(self._experts.orders) * GROUPS + 1
         self._evidence = _new_evidence(num_sources, *shape)
         self._mixer = _new_mixer(self._mix, self._config, num_sources, *shape)
@@ -130,6 +142,41 @@ class MixPredictor(RowStage):
             self._experts = experts._replace(undo=longer)
 
 
+def _spread(prior_N: NDArray[np.uint16], num_lanes: int, bos_id: int) -> NDArray[np.int32]:
+    """Return a part of the text for each lane, ended by BOS: int32[B, T]; T = 0 without text."""
+    length = -(-len(prior_N) // num_lanes)
+    lanes_BT = np.full((num_lanes, length + 1 if length else 0), bos_id, np.int32)
+    for b, lane_T in enumerate(lanes_BT):
+        part_T = prior_N[b * length : (b + 1) * length]
+        lane_T[: len(part_T)] = part_T
+    return lanes_BT
+
+
+def _read_prior_(experts: Experts, prior_BT: NDArray[np.int32], kind: str) -> None:
+    """Count a text that every decoder has before the first token.
+
+    Raises ResourceError if it takes more than half of the memory.
+    """
+    lanes = experts.num_lanes
+    stop = lanes + prior_BT.size
+    experts.history[lanes:stop] = prior_BT.T.ravel()
+    experts.length[0] = learn_history_(
+        experts.cells,
+        experts.undo,
+        experts.history,
+        stop,
+        lanes,
+        experts.bos_id,
+        experts.orders,
+        experts.skips,
+    )
+    if experts.length[0] < stop:
+        raise ResourceError(
+            f"stage '{kind}': the artifact's training text fills more than half of its memory: "
+            "raise 'memory', or lower 'pack.prior_bytes'"
+        )
+
+
 def make_room_(experts: Experts, num_positions: int) -> None:
     """Forget the older half of the text unless so many more positions fit into the memory."""
     next_end = experts.length[0] + experts.num_lanes * num_positions
@@ -165,18 +212,26 @@ def _one(config: MixConfig, kind: type[T]) -> T | None:
 
 
 def new_experts(
-    config: MixConfig, num_lanes: int, vocab_size: int, chunk: int, bos_id: int
+    config: MixConfig,
+    num_lanes: int,
+    vocab_size: int,
+    chunk: int,
+    bos_id: int,
+    prior_length: int = 0,
 ) -> Experts:
-    """Return experts that have seen nothing, in the memory that they may take."""
+    """Return experts that have seen nothing, in the memory that they may take.
+
+    prior_length: tokens that the history is to hold beside those between two looks.
+    """
     ngrams = [expert for expert in config.experts if isinstance(expert, NgramExpert)]
     match, recent = _one(config, MatchExpert), _one(config, RecentExpert)
-    history = max(config.memory // _HISTORY_SHARE // 4, 2 * num_lanes * (chunk + 1))
+    history = max(config.memory // _HISTORY_SHARE // 4, 2 * num_lanes * (chunk + 1) + prior_length)
     least = max(8 * history, 16 * MOST_CELLS * num_lanes * len(ngrams))
     if least > config.memory:
         raise ResourceError(
             f"stage '{config.kind}': {num_lanes} lanes with {chunk} tokens between two looks need "
             f"a memory of {least:,} bytes, it is {config.memory:,}: raise 'memory', or lower "
-            f"'codec.lanes' or 'predict.stride'"
+            f"'codec.lanes', 'predict.stride' or 'pack.prior_bytes'"
         )
     strengths = [e.discount if e.method == "kneser-ney" else e.concentration for e in ngrams]
     return Experts(

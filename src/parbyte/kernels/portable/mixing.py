@@ -111,7 +111,7 @@ def _row_of(kind: int, facts_4: Ints, entropy: float, age: int) -> int:
     if kind == _BY_ORDER:
         return group_of(facts_4[ORDER])
     if kind == _BY_ENTROPY:
-        return min(np.int64(entropy * 2.0), _ENTROPY_BINS - 1)
+        return int(min(np.int64(entropy * 2.0), _ENTROPY_BINS - 1))
     if kind == _BY_MATCH:
         return int(facts_4[MATCH_LENGTH])
     doublings = 0
