@@ -22,7 +22,7 @@ from parbyte.model.gpt import GPT
 from parbyte.pack.artifact import build_artifact, load_artifact
 from parbyte.pack.config import PackConfig
 from parbyte.predict.build import build_predictor, build_row_stage
-from parbyte.predict.expert_config import MixConfig, NgramConfig, SseConfig
+from parbyte.predict.expert_config import SETS, MixConfig, NgramConfig, SseConfig
 from parbyte.predict.portable import PortablePredictor
 from parbyte.predict.predictor import Predictor
 from parbyte.quant.config import QuantConfig
@@ -47,7 +47,7 @@ SMALL = 1 << 20
 
 def mixed(*, memory: int = SMALL) -> Predictor:
     inner = PortablePredictor(twins.toy_model(), window=12, stride=5)
-    return build_row_stage(MixConfig(memory=memory), inner, twins.BOS)
+    return build_row_stage(MixConfig(memory=memory, sets=SETS), inner, twins.BOS)
 
 
 def tokens(num_lanes: int, length: int, seed: int = 0) -> torch.Tensor:

@@ -52,8 +52,7 @@ _PIECE = 256
 class MixPredictor(RowStage):
     """Experts and the row below in one mixture, its weights learned as it goes.
 
-    An n-gram posterior is the mixture of one expert whose weights are 1 and stay; it and a tilt
-    have no weights.
+    An n-gram posterior and a tilt are laws of their own over the same counts, without weights.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class MixPredictor(RowStage):
     ) -> None:
         """Stand on `inner`; prior_N: tokens of the artifact that are counted before all others."""
         self._mix = config if isinstance(config, MixConfig) else as_mix(config)
-        self._config = config
+        self._stage = config
         self._prior_N = np.empty(0, np.uint16) if prior_N is None else prior_N
         self._bos_id = bos_id
         super().__init__(inner)
@@ -82,7 +81,7 @@ class MixPredictor(RowStage):
         _read_prior_(self._experts, prior_BT, self._mix.kind)
         num_sources = len(self._experts.orders) * GROUPS + 1
         self._evidence = _new_evidence(num_sources, *shape)
-        self._mixer = _new_mixer(self._mix, self._config, num_sources, *shape)
+        self._mixer = _new_mixer(self._mix, self._stage, num_sources, *shape)
         self._saved = [array.copy() for array in self._small()]
 
     def _predict(self, rows_B1V: Floats) -> Floats:

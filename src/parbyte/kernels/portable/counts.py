@@ -81,8 +81,8 @@ def has_room(cells: Cells, num_tokens: int, share: float) -> bool:
     """Return whether so many tokens of one trie fit into a share of the table and of the blocks."""
     records = cells[COUNT] + num_tokens * MOST_RECORDS
     block_cells = cells[LAST] - cells[HEAD] + num_tokens * MOST_CELLS
-    is_wide = records <= share * (cells[HEAD] // WIDTH)
-    return is_wide and block_cells <= share * (len(cells) - cells[HEAD])
+    fit_table = records <= share * (cells[HEAD] // WIDTH)
+    return fit_table and block_cells <= share * (len(cells) - cells[HEAD])
 
 
 @compiled(is_lean=True)
