@@ -174,7 +174,8 @@ def stacked(stack: list[dict[str, Any]], artifact: Artifact, tape: Tape, data: P
     fitted = fit_stack(replace(artifact, predict=settings), data)
     predictor: Predictor = tape
     for stage in read_settings(fitted).stack:
-        predictor = build_row_stage(stage, predictor, artifact.tokenizer.bos_id, artifact.tokenizer)
+        tokenizer, prior_N = artifact.tokenizer, artifact.prior_N
+        predictor = build_row_stage(stage, predictor, tokenizer.bos_id, tokenizer, prior_N)
     return predictor
 
 

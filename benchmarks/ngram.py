@@ -1,11 +1,13 @@
-"""Feed a long stream to the exact n-gram stage: tokens/s, and the memory that it keeps to.
+"""Feed a long stream to the exact n-gram counts: tokens/s, and the memory that they keep to.
 
     python benchmarks/ngram.py                       10 million tokens, order 22, 64 MiB
     python benchmarks/ngram.py --tokens 2000000 --order 8
 
 The tokens are the bytes of the built-in text, over and over, one in twenty replaced by a random
-one, so that long contexts come back and new ones never end. Below the stage stands a row that
-knows nothing.
+one, so that long contexts come back and new ones never end.
+
+table   each token is priced by all orders, then counted in all of them: no whole rows
+stage   the stage of a recipe: a whole row for each token, over a row below that knows nothing
 """
 
 import argparse
@@ -15,13 +17,28 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from parbyte.base.clock import Stopwatch
 from parbyte.base.files import write_json
 from parbyte.base.machine import describe_machine, describe_versions, process_peak_bytes
+from parbyte.kernels.portable.counts import (
+    COUNT,
+    HEAD,
+    KINDS,
+    LAST,
+    LEAF,
+    LONGER,
+    MAX_ORDER,
+    MOST_WRITES,
+    find_follower,
+    learn_place_,
+)
+from parbyte.kernels.portable.evidence import Experts, counts_longer, find_path_
+from parbyte.kernels.portable.jit import compiled
 from parbyte.predict.expert_config import NgramConfig
-from parbyte.predict.mix import MixPredictor
+from parbyte.predict.mix import MixPredictor, as_mix, make_room_, new_experts
 from parbyte.predict.predictor import Predictor
 from parbyte.text.builtin import kjv_chapters
 
@@ -52,7 +69,7 @@ class Uniform(Predictor):
 
 
 def main() -> None:
-    """Walk once, print the figures and store them."""
+    """Walk twice, print the figures and store them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -61,25 +78,83 @@ def main() -> None:
     parser.add_argument("--memory", type=int, default=NgramConfig().memory, help="bytes")
     parser.add_argument("--json", type=Path, default=RESULT)
     args = parser.parse_args()
+    torch.set_num_threads(1)
+    stream_1N, config = tokens(args.tokens), NgramConfig(order=args.order, memory=args.memory)
+    table, stage = time_table(stream_1N, config), time_stage(stream_1N, config)
+    assert math.isclose(table["bits_per_token"], stage["bits_per_token"], rel_tol=1e-4)
     figures = {
-        **walk(args.tokens, NgramConfig(order=args.order, memory=args.memory)),
+        "table": table,
+        "stage": stage,
+        "tokens": args.tokens,
         "order": args.order,
         "memory_key_bytes": args.memory,
         "machine": describe_machine(),
         "versions": describe_versions(),
     }
     write_json(args.json, figures)
-    print(
-        f"{figures['tokens']:,} tokens, {figures['tokens_per_s']:,.0f} a second; counts and "
-        f"history at most {figures['most_count_bytes']:,} of {args.memory:,} bytes; "
-        f"{figures['bits_per_token']:.3f} bits a token"
-    )
+    for name in ("table", "stage"):
+        print(
+            f"{name}: {args.tokens:,} tokens, {figures[name]['tokens_per_s']:,.0f} a second; "
+            f"at most {figures[name]['most_count_bytes']:,} of {args.memory:,} bytes; "
+            f"{figures[name]['bits_per_token']:.4f} bits a token"
+        )
 
 
-def walk(num_tokens: int, config: NgramConfig) -> dict[str, Any]:
-    """Price and learn the stream; return speed, memory and bits."""
-    torch.set_num_threads(1)
-    stream_1N, predictor = tokens(num_tokens), MixPredictor(Uniform(), config, BOS)
+def time_table(stream_1N: Tensor, config: NgramConfig) -> dict[str, Any]:
+    """Price and count the stream token by token; return speed, memory and bits."""
+    tokens_N, nats = stream_1N[0].numpy(), 0.0
+    path_K = np.zeros(MAX_ORDER + 1, np.int64)
+    experts = new_experts(as_mix(config), 1, VOCAB, CHUNK, BOS)
+    experts = experts._replace(undo=np.zeros((2 * MOST_WRITES, 2), np.int64))
+    feed_(experts, tokens_N[:0], path_K)
+    make_room_(experts, len(experts.history))
+    experts.length[0] = 1
+    watch = Stopwatch()
+    for start in range(0, len(tokens_N), CHUNK):
+        nats += feed_(experts, tokens_N[start : start + CHUNK], path_K)
+        make_room_(experts, CHUNK)
+    return {
+        "tokens_per_s": len(tokens_N) / watch.elapsed_s(),
+        "most_count_bytes": experts.cells.nbytes + experts.history.nbytes,
+        "bits_per_token": nats / len(tokens_N) / math.log(2),
+    }
+
+
+@compiled(is_lean=True)
+def feed_(experts: Experts, tokens_T: NDArray[np.int64], path_K: NDArray[np.int64]) -> float:
+    """Query and update all orders, one token after the other; return the nats of all."""
+    nats = 0.0
+    for token in tokens_T:
+        nats -= np.log(price(experts, token, path_K))
+        place = experts.length[0]
+        experts.history[place] = token
+        cells, undo = experts.cells, experts.undo
+        learn_place_(cells, undo, experts.history, place, 1, BOS, 0, experts.orders[0], 0)
+        experts.length[0] = place + 1
+        undo[0, 0] = 0
+    return nats
+
+
+@compiled(is_lean=True)
+def price(experts: Experts, token: int, path_K: NDArray[np.int64]) -> float:
+    """Return Kneser and Ney's probability of a token over an even row, from its counts alone."""
+    cells, discount, prob = experts.cells, experts.strengths[0], 1.0 / VOCAB
+    for order in range(1, find_path_(experts, 0, 0, path_K) + 1):
+        node, seen = path_K[order], 0.0
+        if cells[node + HEAD] == LEAF:
+            seen = 1.0 if experts.history[cells[node + LAST]] == token else 0.0
+        else:
+            follower = find_follower(cells, node, token)
+            field = KINDS if counts_longer(experts, 0, order) else COUNT
+            seen = np.float64(cells[follower + field]) if follower >= 0 else 0.0
+        whole = cells[node + LONGER] if counts_longer(experts, 0, order) else cells[node + COUNT]
+        prob = (max(seen - discount, 0.0) + discount * cells[node + KINDS] * prob) / whole
+    return prob
+
+
+def time_stage(stream_1N: Tensor, config: NgramConfig) -> dict[str, Any]:
+    """Price and learn the stream by whole rows; return speed, memory and bits."""
+    predictor = MixPredictor(Uniform(), config, BOS)
     predictor.log_probs(stream_1N[:, :CHUNK])
     predictor.restore()
     before, most, nats, watch = process_peak_bytes(), 0, 0.0, Stopwatch()
@@ -90,11 +165,10 @@ def walk(num_tokens: int, config: NgramConfig) -> dict[str, Any]:
         most = max(most, predictor.count_bytes())
     assert most <= config.memory, f"{most:,} bytes of {config.memory:,}"
     return {
-        "tokens": num_tokens,
-        "tokens_per_s": num_tokens / watch.elapsed_s(),
+        "tokens_per_s": stream_1N.numel() / watch.elapsed_s(),
         "most_count_bytes": most,
         "peak_growth_bytes": process_peak_bytes() - before,
-        "bits_per_token": nats / num_tokens / math.log(2),
+        "bits_per_token": nats / stream_1N.numel() / math.log(2),
     }
 
 

@@ -49,7 +49,7 @@ def _mib(value: float) -> str:
 _DEMO, _OVERHEAD = "`make demo`", "`python benchmarks/overhead.py`"
 _CODING = "`python benchmarks/coding.py`"
 _PREPARE = "`python benchmarks/prepare.py --corpus FOLDER`"
-_GPU = "`python benchmarks/gpu.py`"
+_GPU, _NGRAM = "`python benchmarks/gpu.py`", "`python benchmarks/ngram.py`"
 _PROVE, _SCORING = "`python benchmarks/prove.py`", "`python benchmarks/scoring.py`"
 LINES = (
     Line("demo, held-out text", "demo", "coded_bpb", _bpb("coded"), "<= 1.50", _DEMO),
@@ -89,6 +89,22 @@ LINES = (
     ),
     Line(
         "training speed, of a bare loop's", "overhead", "ratio", _percent_of, ">= 95 %", _OVERHEAD
+    ),
+    Line(
+        "n-gram counts of order 22, one core",
+        "ngram",
+        "table.tokens_per_s",
+        _count("updates and queries/s"),
+        ">= 200,000",
+        _NGRAM,
+    ),
+    Line(
+        "their stage, a whole row a token",
+        "ngram",
+        "stage.tokens_per_s",
+        _count("tokens/s"),
+        "",
+        _NGRAM,
     ),
     Line("preparing a large corpus", "prepare", "bytes", _count("bytes"), "", _PREPARE),
     Line("its speed", "prepare", "tokens_per_second", _count("tokens/s"), "", _PREPARE),

@@ -151,3 +151,10 @@ def test_set_up_is_done_once_and_again_when_the_requirements_change(
     stamp = (tmp_path / ".venv" / "installed").stat().st_mtime
     os.utime(tmp_path / changed, (stamp + 10, stamp + 10))
     assert set_up() == 2
+
+
+def test_the_speed_of_the_counts_is_that_of_the_stored_result() -> None:
+    page = (ROOT / "docs" / "eval-time.md").read_text(encoding="utf-8")
+    stored = table.read_results(table.RESULTS)["ngram"]
+    assert f"{stored['table']['tokens_per_s']:,.0f} updates and queries" in page
+    assert f"{stored['stage']['tokens_per_s']:,.0f} tokens a second" in page

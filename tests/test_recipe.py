@@ -157,6 +157,13 @@ def test_a_stage_that_trains_more_blocks_than_there_are_is_refused(tmp_path: Pat
     assert load_recipe(write(tmp_path, text + "2\n")).predict.stack[0].last_blocks == 2
 
 
+def test_training_text_for_counts_needs_a_stage_that_counts(tmp_path: Path) -> None:
+    text = 'track = "tiny"\n[pack]\nprior_bytes = "6 KB"\n[[predict.stack]]\nkind = '
+    line = error_of(write(tmp_path, text + '"sse"\n'))
+    assert "'pack.prior_bytes' is 6,000" in line and "ngram" in line
+    assert load_recipe(write(tmp_path, text + '"mix"\n')).pack.prior_bytes == 6_000
+
+
 def test_a_recipe_with_steps_needs_no_clock() -> None:
     assert load_recipe("tiny", ["train.steps=20", "train.seconds=999"]).train.steps == 20
 

@@ -20,6 +20,7 @@ from parbyte.model.config import ModelConfig
 from parbyte.pack.config import PackConfig
 from parbyte.predict.adapter_config import TTTConfig
 from parbyte.predict.config import PredictConfig
+from parbyte.predict.expert_config import COUNTING
 from parbyte.quant.config import FLOAT_BITS, ROLES, QuantConfig
 from parbyte.text.config import TextConfig
 from parbyte.track import Track, load_track, read_toml, resolve_named_file
@@ -203,7 +204,12 @@ def _check_budget(recipe: Recipe, where: str) -> None:
 
 
 def _check_stack(recipe: Recipe, where: str) -> None:
-    num_layers = recipe.model.num_layers
+    num_layers, kinds = recipe.model.num_layers, [stage.kind for stage in recipe.predict.stack]
+    if recipe.pack.prior_bytes and not set(kinds) & set(COUNTING):
+        raise RecipeError(
+            f"{where}: 'pack.prior_bytes' is {recipe.pack.prior_bytes:,}, but 'predict.stack' has "
+            f"no stage that counts ({', '.join(COUNTING)}); add one, or set it to 0"
+        )
     for place, stage in enumerate(recipe.predict.stack):
         trains_last = isinstance(stage, TTTConfig) and stage.train == "last"
         if trains_last and stage.last_blocks > num_layers:

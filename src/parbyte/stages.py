@@ -169,17 +169,19 @@ def _pack_artifact(run: Run, records: Records) -> StageResult:
     from safetensors.torch import load_file
 
     from parbyte.pack.artifact import build_artifact, inspect_artifact, load_artifact, with_predict
+    from parbyte.pack.prior import cut_prior
     from parbyte.predict.build import fit_stack
     from parbyte.quant.calibration import TrainingText
     from parbyte.quant.heal import Batches
     from parbyte.quant.rounder import Training
     from parbyte.text.prepare import load_run_tokenizer
-    from parbyte.text.shards import count_tokens
+    from parbyte.text.shards import count_tokens, open_shards
 
     recipe = run.recipe
     shape, train = _model_shape(run), recipe.train
     batches = Batches(batch_tokens=train.batch_tokens, seq_len=train.seq_len, seed=train.seed)
     training = Training(TrainingText(run.path(DATA_FOLDER)), batches, run.console)
+    text = open_shards(run.path(DATA_FOLDER), "train")
     blob = build_artifact(
         load_file(run.path(WEIGHTS_FILE)),
         shape,
@@ -191,6 +193,7 @@ def _pack_artifact(run: Run, records: Records) -> StageResult:
         _artifact_label(recipe),
         token_counts=count_tokens(run.path(DATA_FOLDER), "train", shape.vocab_size),
         training=training,
+        prior_N=cut_prior(text, recipe.pack.prior_bytes, recipe.pack.coders),
     )
     write_bytes(run.path(ARTIFACT_FILE), blob)
     # What stands on the network is fitted to it as it is after rounding.

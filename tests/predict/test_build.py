@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from parbyte.base.errors import ArtifactError
 from parbyte.model.config import ModelConfig
@@ -20,6 +22,7 @@ class FakeArtifact:
     model: GPT
     predict: dict[str, Any]
     tokenizer: ByteTokenizer = field(default_factory=ByteTokenizer)
+    prior_N: NDArray[np.uint16] = field(default_factory=lambda: np.empty(0, np.uint16))
 
 
 def test_settings_reach_the_predictor() -> None:

@@ -17,6 +17,7 @@ from toys import GivenRows, Uniform
 from parbyte.base.errors import ResourceError
 from parbyte.predict.build import build_row_stage
 from parbyte.predict.expert_config import (
+    SETS,
     MatchExpert,
     MixConfig,
     NgramConfig,
@@ -29,6 +30,7 @@ from parbyte.predict.mix import MixPredictor
 BOS, VOCAB, LANES, LENGTH = 0, 7, 2, 40
 SMALL = 1 << 20
 NUM_GROUPS, NUM_ENTROPIES, NUM_LENGTHS = 8, 12, 23
+NUM_ROWS = {"order": NUM_GROUPS, "entropy": NUM_ENTROPIES, "match": NUM_LENGTHS, "position": 12}
 Context = tuple[int, ...]
 Row = NDArray[np.float64]
 
@@ -133,7 +135,7 @@ class Reference:
         self.match = next((e for e in config.experts if isinstance(e, MatchExpert)), None)
         self.recent = next((e for e in config.experts if isinstance(e, RecentExpert)), None)
         self.num_sources = len(self.ngrams) * NUM_GROUPS + 1
-        rows = 1 + NUM_GROUPS + NUM_ENTROPIES + NUM_LENGTHS
+        rows = 1 + sum(NUM_ROWS[name] for name in config.sets)
         self.weights = torch.zeros(rows, self.num_sources + 2, dtype=torch.float64)
         self.weights[0] = config.start_weight
         self.weights[0, 0] = 1.0
@@ -177,10 +179,18 @@ class Reference:
             self.expert_rows[3] = posterior_V
         entropy = -(prob_V * row_V).sum()
         self.gate = 0.20 + 0.55 / (1 + math.exp(-2 * (entropy - 2.5)))
-        lengths = 1 + NUM_GROUPS + NUM_ENTROPIES
-        entropy_bin = min(int(entropy * 2), NUM_ENTROPIES - 1)
-        sets = [0, 1 + group(self.order), 1 + NUM_GROUPS + entropy_bin, lengths + self.length]
-        self.picked = torch.tensor(sets)
+        age = lane[::-1].index(BOS)
+        rows = {
+            "order": group(self.order),
+            "entropy": min(int(entropy * 2), NUM_ENTROPIES - 1),
+            "match": self.length,
+            "position": min(math.ceil(math.log2(age + 1)), 11),
+        }
+        picked, start = [0], 1
+        for name in self.config.sets:
+            picked.append(start + rows[name])
+            start += NUM_ROWS[name]
+        self.picked = torch.tensor(picked)
 
     def look_at_match(self, level: Level, length: int, prob_V: Row) -> None:
         newest = max(level.newest.values())
@@ -264,7 +274,12 @@ CASES = {
     "two tries": MixConfig(experts=(NgramExpert(order=3), NgramExpert(order=2, skip=1)), rate=0.1),
     "order 0": MixConfig(experts=(NgramExpert(lowest=0, order=7), MatchExpert(min_length=2))),
     "witten-bell": MixConfig(experts=(NgramExpert(method="witten-bell"),)),
+    "document position": MixConfig(
+        experts=ALL, sets=("position", "order"), rate=0.1, bonus_rate=0.1
+    ),
+    "no sets": MixConfig(experts=ALL, sets=(), rate=0.1),
     "linear": MixConfig(experts=ALL, mode="linear", rate=0.1),
+    "linear, all sets": MixConfig(experts=ALL, mode="linear", sets=SETS, rate=0.1),
     "linear, n-grams alone": MixConfig(experts=ALL[:1], mode="linear", rate=0.1),
     "gated": MixConfig(experts=ALL, mode="gated"),
 }
@@ -356,3 +371,36 @@ def test_a_memory_too_small_for_the_lanes_is_named() -> None:
     predictor = MixPredictor(Uniform(8, 4, 20_000), MixConfig(memory=1 << 16), BOS)
     with pytest.raises(ResourceError, match="memory"):
         predictor.log_probs(torch.ones((4, 1), dtype=torch.int64))
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("length", [31, 32])
+def test_a_prior_counts_like_text_that_was_scored_before(lanes: int, length: int) -> None:
+    rows_BTV, tokens_BT = some_rows(lanes=lanes), some_text(lanes=lanes)
+    prior_N = np.random.default_rng(1).integers(1, VOCAB, length)
+    share = -(-length // lanes)
+    before_BT = np.full((lanes, share + 1), BOS)
+    before_BT[0, :share], before_BT[-1, : length - share * (lanes - 1)] = (
+        prior_N[:share],
+        prior_N[share * (lanes - 1) :],
+    )
+    config = NgramConfig(order=5, memory=SMALL)
+    predictor = MixPredictor(
+        GivenRows(rows_BTV, LENGTH), config, BOS, prior_N=prior_N.astype(np.uint16)
+    )
+    found_BTV = predictor.log_probs(tokens_BT)
+    before_rows_BTV = some_rows(length=before_BT.shape[1], lanes=lanes)
+    longer_BTV = torch.cat([before_rows_BTV, rows_BTV], dim=1)
+    longer_BT = torch.cat([torch.from_numpy(before_BT), tokens_BT], dim=1)
+    wanted_BTV = rows_of(config, longer_BTV, longer_BT)[:, before_BT.shape[1] :]
+    assert torch.equal(found_BTV, wanted_BTV)
+    assert not torch.equal(found_BTV, rows_of(config, rows_BTV, tokens_BT))
+    predictor.restore()
+    assert torch.equal(predictor.log_probs(tokens_BT), found_BTV)
+
+
+def test_a_prior_too_long_for_the_memory_is_refused() -> None:
+    prior_N = np.random.default_rng(0).integers(1, 64, 20_000).astype(np.uint16)
+    predictor = MixPredictor(Uniform(64, 1, 8), MixConfig(memory=1 << 18), BOS, prior_N)
+    with pytest.raises(ResourceError, match="prior_bytes"):
+        predictor.log_probs(torch.ones((1, 1), dtype=torch.int64))

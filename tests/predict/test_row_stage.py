@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -18,10 +19,10 @@ from parbyte.codec.drive import drive
 from parbyte.codec.rangecoder import Decoder, Encoder
 from parbyte.model.config import ModelConfig
 from parbyte.model.gpt import GPT
-from parbyte.pack.artifact import build_artifact
+from parbyte.pack.artifact import build_artifact, load_artifact
 from parbyte.pack.config import PackConfig
-from parbyte.predict.build import build_row_stage
-from parbyte.predict.expert_config import MixConfig, NgramConfig, SseConfig
+from parbyte.predict.build import build_predictor, build_row_stage
+from parbyte.predict.expert_config import SETS, MixConfig, NgramConfig, SseConfig
 from parbyte.predict.portable import PortablePredictor
 from parbyte.predict.predictor import Predictor
 from parbyte.quant.config import QuantConfig
@@ -46,7 +47,7 @@ SMALL = 1 << 20
 
 def mixed(*, memory: int = SMALL) -> Predictor:
     inner = PortablePredictor(twins.toy_model(), window=12, stride=5)
-    return build_row_stage(MixConfig(memory=memory), inner, twins.BOS)
+    return build_row_stage(MixConfig(memory=memory, sets=SETS), inner, twins.BOS)
 
 
 def tokens(num_lanes: int, length: int, seed: int = 0) -> torch.Tensor:
@@ -126,7 +127,8 @@ def test_threads_change_no_bit(threads: int) -> None:
         assert torch.equal(walk(predictor, tokens_BT, "chunks"), rows)
 
 
-def test_an_artifact_with_a_stack_restores_its_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize("prior", [b"", b"and the word was in the beginning. " * 4])
+def test_an_artifact_with_a_stack_restores_its_text(tmp_path: Path, prior: bytes) -> None:
     model = GPT(ModelConfig(vocab_size=257, bos_id=256, model_dim=16, mlp_dim=24, rope_dims=4))
     stack = [to_table(MixConfig(memory=SMALL)), to_table(SseConfig())]
     predict = {"window": 16, "stride": 8, "engine": "portable", "stack": stack}
@@ -139,6 +141,7 @@ def test_an_artifact_with_a_stack_restores_its_text(tmp_path: Path) -> None:
         PackConfig(fit=False),
         1_000_000,
         {},
+        prior_N=np.frombuffer(prior, np.uint8).astype(np.uint16),
     )
     path, source = tmp_path / "model.parbyte", tmp_path / "text"
     path.write_bytes(blob)
@@ -147,5 +150,11 @@ def test_an_artifact_with_a_stack_restores_its_text(tmp_path: Path) -> None:
     coded, console = tmp_path / "text.pby", Console(quiet=True)
     result = compress_file(path, source, coded, CodecConfig(lanes=2), console)
     assert result.bitstream_bytes < len(text) // 2
+    artifact = load_artifact(path)
+    assert len(artifact.prior_N) == len(prior)
+    first_BV = build_predictor(artifact).step(torch.tensor([256, 256]))
+    blank = replace(artifact, prior_N=artifact.prior_N[:0])
+    is_changed = not torch.equal(first_BV, build_predictor(blank).step(torch.tensor([256, 256])))
+    assert is_changed == bool(prior)
     decompress_file(path, coded, tmp_path / "restored", console)
     assert (tmp_path / "restored").read_bytes() == text

@@ -5,11 +5,13 @@ Shapes: B lanes, N positions of a text, V vocab.
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import twins
+from numpy.typing import NDArray
 from torch import Tensor
 
 from parbyte.model.gpt import GPT
@@ -28,6 +30,7 @@ class Artifact:
     model: GPT
     predict: dict[str, Any]
     tokenizer: Any = None
+    prior_N: NDArray[np.uint16] = field(default_factory=lambda: np.empty(0, np.uint16))
 
 
 def toy_model(**changes: Any) -> GPT:

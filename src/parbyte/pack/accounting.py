@@ -20,6 +20,7 @@ PARTS: tuple[str, ...] = (
     "mlp",
     "proj",
     "small",
+    "prior",
     "code",
 )
 _PART_OF_ROLE = {
@@ -41,6 +42,7 @@ def count_parts(container: Container, header: Header) -> dict[str, int]:
     parts["header"] = container.header_bytes
     parts["tokenizer"] = header.tokenizer.length
     parts["small"] = header.small.length
+    parts["prior"] = 0 if header.prior is None else header.prior.length
     for entry in header.tensors:
         parts[_PART_OF_ROLE[role_of(entry.name)]] += _entry_bytes(entry)
     return parts

@@ -32,6 +32,7 @@ from parbyte.pack.container import (
 from parbyte.pack.entries import TensorEntry, restore_codes, write_entry
 from parbyte.pack.fit import Assemble, Draft, fit_rate, fit_to_cap, too_small
 from parbyte.pack.header import Header, expected_shapes, parse_header
+from parbyte.pack.prior import expand_prior, shrink_prior
 from parbyte.pack.prune import prune_to_cap
 from parbyte.pack.statistics import code_figures
 from parbyte.pack.streams import expand, shrink
@@ -60,6 +61,7 @@ class Artifact:
     """Everything that one file holds: a quantised model in eval mode on the CPU, and the rest.
 
     sha256: of the whole file, as `sha256sum` prints it. parts: bytes by part. header: plain values.
+    prior_N: tokens of training text for the stages that count, uint16[N]; N may be 0.
     """
 
     model: GPT
@@ -68,6 +70,7 @@ class Artifact:
     sha256: str
     parts: dict[str, int]
     header: dict[str, Any]
+    prior_N: NDArray[np.uint16]
 
 
 def build_artifact(
@@ -81,6 +84,7 @@ def build_artifact(
     meta: dict[str, Any],
     token_counts: NDArray[np.int64] | None = None,
     training: Training | None = None,
+    prior_N: NDArray[np.uint16] | None = None,
 ) -> bytes:
     """Return the artifact's bytes, at most `cap_bytes` of them; equal input gives equal bytes.
 
@@ -89,13 +93,14 @@ def build_artifact(
     get finer steps. The counts are not stored.
     training: the text that GPTQ and healing learn from; may be None where the recipe asks for
     neither. Healing by the clock (quant.heal_seconds) makes the bytes depend on the machine.
+    prior_N: tokens of training text that are stored, see pack.prior.
     Raises CapError, which carries the table of parts, if it does not fit; ArtifactError if the
     weights are not those of such a model; RecipeError if a weight is not finite.
     """
     roles = _roles(weights, model_config)
     ordered = {name: weights[name].detach().to("cpu", torch.float32) for name in roles}
     counts = None if token_counts is None else torch.from_numpy(token_counts)
-    writer = _Writer(model_config, tokenizer, predict_settings, pack, meta)
+    writer = _Writer(model_config, tokenizer, predict_settings, pack, meta, prior_N)
     rounder = Rounder(ordered, roles, model_config, counts, training, quant)
 
     def assemble(config: QuantConfig, layouts: Mapping[str, Layout]) -> Draft:
@@ -183,6 +188,7 @@ def load_artifact(path: Path) -> Artifact:
         header = parse_header(container)
         tokenizer = _load_tokenizer(container, header)
         model = _load_model(container, header)
+        prior_N = _load_prior(container, header)
     except ArtifactError as error:
         raise ArtifactError(f"'{path}' {error}") from None
     return Artifact(
@@ -192,6 +198,7 @@ def load_artifact(path: Path) -> Artifact:
         sha256=hashlib.sha256(data).hexdigest(),
         parts=count_parts(container, header),
         header=container.header,
+        prior_N=prior_N,
     )
 
 
@@ -233,6 +240,7 @@ class _Writer:
         predict_settings: dict[str, Any],
         pack: PackConfig,
         meta: dict[str, Any],
+        prior_N: NDArray[np.uint16] | None,
     ) -> None:
         blob = tokenizer.to_blob()
         self._coders = pack.coders
@@ -243,6 +251,8 @@ class _Writer:
             "meta": meta,
         }
         self._tokenizer_row = {"kind": tokenizer.kind, "bytes": len(blob)}
+        self._num_prior = 0 if prior_N is None else len(prior_N)
+        self._prior = None if prior_N is None else shrink_prior(prior_N, pack.coders)
 
     def write(self, quantized: Mapping[str, Quantized], layouts: Mapping[str, Layout]) -> Draft:
         """Return one draft; a tensor named in `layouts` is coded in that way only."""
@@ -266,6 +276,8 @@ class _Writer:
             "stream": payload.add(shrink_floats(list(small.values()), self._coders)),
         }
         header = {**self._plain, "tokenizer": tokenizer_row, "tensors": rows, "small": small_row}
+        if self._prior is not None and self._num_prior:
+            header["prior"] = {"tokens": self._num_prior, "stream": payload.add(self._prior)}
         data = write_container(json.loads(json.dumps(header)), payload.payload())
         container = read_container(data)
         return Draft(data, count_parts(container, parse_header(container)), chosen)
@@ -303,6 +315,13 @@ def _load_tokenizer(container: Container, header: Header) -> Tokenizer:
     if (tokenizer.vocab_size, tokenizer.bos_id) != (header.model.vocab_size, header.model.bos_id):
         raise ArtifactError("is damaged: its tokenizer and its model disagree on the vocabulary")
     return tokenizer
+
+
+def _load_prior(container: Container, header: Header) -> NDArray[np.uint16]:
+    if header.prior is None:
+        return np.empty(0, np.uint16)
+    stream = container.stream(header.prior)
+    return expand_prior(stream, header.prior_tokens, header.model.vocab_size)
 
 
 def _allocate(config: ModelConfig) -> GPT:

@@ -19,6 +19,14 @@ class PackConfig:
         doc="coders that compete for each stream; the smallest result is kept",
     )
 
+    prior_bytes: int = setting(
+        0,
+        low=0,
+        high=1 << 24,
+        unit="bytes",
+        doc="of the file for training text, from which the stages that count begin",
+    )
+
     def __post_init__(self) -> None:
         require(
             len(self.coders) > 0, "pack.coders", got=list(self.coders), want="at least one coder"

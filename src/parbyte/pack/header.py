@@ -21,6 +21,7 @@ from parbyte.pack.fields import (
     read_table,
     read_text,
 )
+from parbyte.pack.prior import LARGEST_PRIOR
 from parbyte.pack.tensors import Shape
 
 # A trained model takes about a bit a weight at the very least; a bomb takes next to nothing.
@@ -32,6 +33,7 @@ _LARGEST_TOKENIZER = 2**24
 _MOST_CORRECTED = 0.125  # share of all weights; a recipe corrects a tenth at most
 _MOST_SMALL_ELEMENTS = 2**24
 _KEYS = ("meta", "model", "predict", "small", "tensors", "tokenizer")
+_PRIOR = "prior"  # only where training text is stored
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Header:
     tensors: tuple[TensorEntry, ...]
     small_shapes: dict[str, Shape]
     small: Placement
+    prior_tokens: int = 0
+    prior: Placement | None = None
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, Shape]:
@@ -62,9 +66,11 @@ def parse_header(container: Container) -> Header:
     Raises ArtifactError unless the model's numbers are in range, every parameter of the model
     occurs once and in its shape, and the streams tile the payload.
     """
-    table = read_table(container.header, "header", _KEYS)
+    keys = (*_KEYS, _PRIOR) if _PRIOR in container.header else _KEYS
+    table = read_table(container.header, "header", keys)
     tokenizer = read_table(table["tokenizer"], "tokenizer", ("bytes", "kind", "stream"))
     small = read_table(table["small"], "small", ("stream", "tensors"))
+    prior = read_table(table[_PRIOR], _PRIOR, ("stream", "tokens")) if _PRIOR in table else None
     header = Header(
         model=_model(table["model"]),
         tokenizer_kind=read_text(tokenizer["kind"], "tokenizer.kind"),
@@ -75,6 +81,8 @@ def parse_header(container: Container) -> Header:
         tensors=tuple(read_entry(item) for item in read_list(table["tensors"], "tensors")),
         small_shapes=_small_shapes(small["tensors"]),
         small=read_placement(small["stream"], "small"),
+        prior_tokens=read_integer(prior["tokens"], "prior.tokens", LARGEST_PRIOR) if prior else 0,
+        prior=read_placement(prior["stream"], _PRIOR) if prior else None,
     )
     check_tiling(_placements(header), len(container.payload))
     _check_tensors(header, len(container.payload))
@@ -83,6 +91,7 @@ def parse_header(container: Container) -> Header:
 
 def _placements(header: Header) -> list[Placement]:
     placements = [header.tokenizer, header.small]
+    placements += [] if header.prior is None else [header.prior]
     for entry in header.tensors:
         placements += entry.placements()
     return placements

@@ -5,7 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from parbyte.base.errors import ArtifactError, RecipeError
 from parbyte.base.settings import read_table, to_table
@@ -43,6 +45,9 @@ class PredictiveArtifact(Protocol):
 
     @property
     def predict(self) -> Mapping[str, Any]: ...
+
+    @property
+    def prior_N(self) -> NDArray[np.uint16]: ...
 
 
 def read_settings(predict: Mapping[str, Any]) -> PredictConfig:
@@ -105,9 +110,8 @@ def _build(
     name = f"network, {adapter.kind}" if adapter else "network"
     predictor = look(_build_network(artifact.model, settings, adapter), name)
     for stage in settings.stack[is_adapted:]:
-        stage_over = build_row_stage(
-            stage, predictor, artifact.tokenizer.bos_id, artifact.tokenizer
-        )
+        tokenizer, prior_N = artifact.tokenizer, artifact.prior_N
+        stage_over = build_row_stage(stage, predictor, tokenizer.bos_id, tokenizer, prior_N)
         predictor = look(stage_over, stage.kind)
     return predictor
 
@@ -141,9 +145,16 @@ def _build_portable(model: GPT, walk: dict[str, int], adapter: TTTConfig | None)
 
 
 def build_row_stage(
-    stage: Any, inner: Predictor, bos_id: int, tokenizer: Tokenizer | None = None
+    stage: Any,
+    inner: Predictor,
+    bos_id: int,
+    tokenizer: Tokenizer | None = None,
+    prior_N: NDArray[np.uint16] | None = None,
 ) -> Predictor:
-    """Return one stage over what stands below it. tokenizer: for a stage that looks at bytes."""
+    """Return one stage over what stands below it.
+
+    tokenizer: for a stage that looks at bytes. prior_N: tokens that a stage that counts has read.
+    """
     if isinstance(stage, EtlbConfig):
         return EtlbPredictor(inner, stage, bos_id)
     if isinstance(stage, TemperatureConfig):
@@ -157,4 +168,4 @@ def build_row_stage(
     if isinstance(stage, BytesConfig):
         assert tokenizer is not None, "stage 'bytes' needs the tokenizer"
         return BytesPredictor(inner, stage, tokenizer)
-    return MixPredictor(inner, stage, bos_id)
+    return MixPredictor(inner, stage, bos_id, prior_N)

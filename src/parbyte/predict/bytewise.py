@@ -18,7 +18,7 @@ from parbyte.kernels.portable.byte_mixing import (
     walk_bytes_,
 )
 from parbyte.kernels.portable.byte_trie import build_trie, new_scratch
-from parbyte.kernels.portable.counts import COUNT, NONE, WIDTH, new_table, undo_
+from parbyte.kernels.portable.counts import NONE, has_room, new_table, undo_
 from parbyte.predict.expert_config import BytesConfig
 from parbyte.predict.predictor import Predictor
 from parbyte.predict.row_stage import Floats, Ints, RowStage
@@ -59,7 +59,7 @@ class BytesPredictor(RowStage):
             ends_V=self._ends_V,
             takes_V=self._takes_V,
             asks_V=self._asks_V,
-            cells=new_table((config.memory - 4 * history) // (4 * WIDTH)),
+            cells=new_table(config.memory // 4 - history),
             undo=np.zeros((1, 2), np.int64),
             history=np.full(history, self._bos_id, np.int32),
             length=np.zeros(1, np.int64),
@@ -105,8 +105,7 @@ class BytesPredictor(RowStage):
         speller = self._speller
         speller.undo[0, 0] = 0
         next_end = speller.length[0] + self._num_lanes * self.chunk
-        is_full = speller.cells[COUNT] > len(speller.cells) // WIDTH * 3 // 4
-        if is_full or next_end > len(speller.history):
+        if not has_room(speller.cells, 0, 0.75) or next_end > len(speller.history):
             self._make_room(np.arange(self.vocab_size).repeat(self._num_lanes))
             forget_bytes_(self._speller)
         for array, saved in zip(self._small(), self._saved, strict=True):

@@ -7,6 +7,7 @@ from typing import Any
 from parbyte.base.settings import require, setting
 
 MAX_ORDER = 22
+SETS = ("order", "entropy", "match", "position")
 _METHODS = ("dirichlet", "witten-bell", "ppmd", "kneser-ney")
 
 
@@ -96,6 +97,11 @@ class MixConfig:
         kinds=EXPERTS,
         doc="what is mixed with the row below",
     )
+    sets: tuple[str, ...] = setting(
+        SETS[:3],
+        choices=SETS,
+        doc="what else picks weights: context, row below, match, tokens of the document so far",
+    )
     memory: int = _memory()
     rate: float = setting(0.02, low=0.0, high=1.0, doc="step of the weights")
     bonus_rate: float = setting(
@@ -111,6 +117,8 @@ class MixConfig:
         require("ngram" in kinds, "experts", got=kinds, want=wanted)
         for kind in ("match", "recent"):
             require(kinds.count(kind) <= 1, "experts", got=kinds, want=f"at most one '{kind}'")
+        are_distinct = len(set(self.sets)) == len(self.sets)
+        require(are_distinct, "sets", got=list(self.sets), want="each at most once")
         is_sum = self.mode != "geometric"
         require(
             not is_sum or self.start_weight <= 1.0,
@@ -187,3 +195,6 @@ ROW_STAGES: Mapping[str, type] = {
     "bytes": BytesConfig,
 }
 """Kind -> settings of stages that can stand on any predictor."""
+
+COUNTING = ("ngram", "tilt", "mix")
+"""Stages that count tokens, and may have read some before the first."""

@@ -1,7 +1,7 @@
 """Experts that learn from the scored text, and the row below: mixed, tilted, or a posterior.
 
-The laws: kernels.portable.counts, evidence, geometric, linear, tilt. Shapes: B lanes, T positions,
-V vocab, I inputs, R rows of weights, Q states.
+The laws: kernels.portable.counts, evidence, geometric, linear, tilt, posterior. Shapes: B lanes, T
+positions, V vocab, I inputs, R rows of weights, Q states.
 """
 
 from dataclasses import replace
@@ -12,19 +12,21 @@ from numpy.typing import NDArray
 
 from parbyte.base.errors import ResourceError
 from parbyte.kernels.portable.counts import (
-    COUNT,
     MAX_ORDER,
+    MOST_CELLS,
     MOST_WRITES,
-    WIDTH,
     forget_,
+    has_room,
+    learn_history_,
     new_table,
     undo_,
 )
 from parbyte.kernels.portable.evidence import GROUPS, METHODS, STATES, Evidence, Experts
-from parbyte.kernels.portable.geometric import GATED, GEOMETRIC, LINEAR, TILT, Mixer
+from parbyte.kernels.portable.geometric import GATED, GEOMETRIC, LINEAR, POSTERIOR, TILT, Mixer
 from parbyte.kernels.portable.linear import NUM_EXPERTS
-from parbyte.kernels.portable.mixing import ROWS, SETS, walk_
+from parbyte.kernels.portable.mixing import SET_ROWS, walk_
 from parbyte.predict.expert_config import (
+    SETS,
     MatchExpert,
     MixConfig,
     NgramConfig,
@@ -37,6 +39,7 @@ from parbyte.predict.row_stage import RowStage
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Stage = MixConfig | NgramConfig | TiltConfig
 T = TypeVar("T")
 
 _MODES = {"geometric": GEOMETRIC, "linear": LINEAR, "gated": GATED}
@@ -49,15 +52,20 @@ _PIECE = 256
 class MixPredictor(RowStage):
     """Experts and the row below in one mixture, its weights learned as it goes.
 
-    An n-gram posterior is the mixture of one expert whose weights are 1 and stay; a tilt has no
-    weights.
+    An n-gram posterior and a tilt are laws of their own over the same counts, without weights.
     """
 
     def __init__(
-        self, inner: Predictor, config: MixConfig | NgramConfig | TiltConfig, bos_id: int
+        self,
+        inner: Predictor,
+        config: Stage,
+        bos_id: int,
+        prior_N: NDArray[np.uint16] | None = None,
     ) -> None:
-        self._mix = config if isinstance(config, MixConfig) else _as_mix(config)
-        self._tilt = config if isinstance(config, TiltConfig) else None
+        """Stand on `inner`; prior_N: tokens of the artifact that are counted before all others."""
+        self._mix = config if isinstance(config, MixConfig) else as_mix(config)
+        self._stage = config
+        self._prior_N = np.empty(0, np.uint16) if prior_N is None else prior_N
         self._bos_id = bos_id
         super().__init__(inner)
 
@@ -67,10 +75,13 @@ class MixPredictor(RowStage):
 
     def _open(self, num_lanes: int) -> None:
         shape = (num_lanes, self.vocab_size)
-        self._experts = _new_experts(self._mix, *shape, self.chunk, self._bos_id)
+        prior_BT = _spread(self._prior_N, num_lanes, self._bos_id)
+        self._experts = new_experts(self._mix, *shape, self.chunk, self._bos_id, prior_BT.size)
+        self._make_room(1)
+        _read_prior_(self._experts, prior_BT, self._mix.kind)
         num_sources = len(self._experts.orders) * GROUPS + 1
         self._evidence = _new_evidence(num_sources, *shape)
-        self._mixer = _new_mixer(self._mix, self._tilt, num_sources, *shape)
+        self._mixer = _new_mixer(self._mix, self._stage, num_sources, *shape)
         self._saved = [array.copy() for array in self._small()]
 
     def _predict(self, rows_B1V: Floats) -> Floats:
@@ -99,23 +110,9 @@ class MixPredictor(RowStage):
             array[:] = saved
 
     def _settle(self) -> None:
-        experts = self._experts
-        experts.undo[0, 0] = 0
-        next_end = experts.length[0] + self._num_lanes * self.chunk
-        is_full = experts.cells[COUNT] > len(experts.cells) // WIDTH * 3 // 4
-        if is_full or next_end > len(experts.history):
-            self._make_room(1)
-            experts = self._experts
-            experts.length[0] = forget_(
-                experts.cells,
-                experts.undo,
-                experts.history,
-                experts.length[0],
-                experts.num_lanes,
-                experts.bos_id,
-                experts.orders,
-                experts.skips,
-            )
+        self._experts.undo[0, 0] = 0
+        self._make_room(1)
+        make_room_(self._experts, self.chunk)
         for array, saved in zip(self._small(), self._saved, strict=True):
             saved[:] = array
 
@@ -130,6 +127,7 @@ class MixPredictor(RowStage):
             experts.hits,
             experts.tries,
             experts.length,
+            experts.ages_B,
         ]
 
     def _make_room(self, num_positions: int) -> None:
@@ -143,7 +141,59 @@ class MixPredictor(RowStage):
             self._experts = experts._replace(undo=longer)
 
 
-def _as_mix(config: NgramConfig | TiltConfig) -> MixConfig:
+def _spread(prior_N: NDArray[np.uint16], num_lanes: int, bos_id: int) -> NDArray[np.int32]:
+    """Return a part of the text for each lane, ended by BOS: int32[B, T]; T = 0 without text."""
+    length = -(-len(prior_N) // num_lanes)
+    lanes_BT = np.full((num_lanes, length + 1 if length else 0), bos_id, np.int32)
+    for b, lane_T in enumerate(lanes_BT):
+        part_T = prior_N[b * length : (b + 1) * length]
+        lane_T[: len(part_T)] = part_T
+    return lanes_BT
+
+
+def _read_prior_(experts: Experts, prior_BT: NDArray[np.int32], kind: str) -> None:
+    """Count a text that every decoder has before the first token.
+
+    Raises ResourceError if it takes more than half of the memory.
+    """
+    lanes = experts.num_lanes
+    stop = lanes + prior_BT.size
+    experts.history[lanes:stop] = prior_BT.T.ravel()
+    experts.length[0] = learn_history_(
+        experts.cells,
+        experts.undo,
+        experts.history,
+        stop,
+        lanes,
+        experts.bos_id,
+        experts.orders,
+        experts.skips,
+    )
+    if experts.length[0] < stop:
+        raise ResourceError(
+            f"stage '{kind}': the artifact's training text fills more than half of its memory: "
+            "raise 'memory', or lower 'pack.prior_bytes'"
+        )
+
+
+def make_room_(experts: Experts, num_positions: int) -> None:
+    """Forget the older half of the text unless so many more positions fit into the memory."""
+    next_end = experts.length[0] + experts.num_lanes * num_positions
+    if next_end <= len(experts.history) and has_room(experts.cells, 0, 0.75):
+        return
+    experts.length[0] = forget_(
+        experts.cells,
+        experts.undo,
+        experts.history,
+        experts.length[0],
+        experts.num_lanes,
+        experts.bos_id,
+        experts.orders,
+        experts.skips,
+    )
+
+
+def as_mix(config: NgramConfig | TiltConfig) -> MixConfig:
     """Return the mixture that stands for an n-gram posterior, or holds the counts of a tilt."""
     expert = NgramExpert(order=config.order, lowest=config.lowest)
     if isinstance(config, NgramConfig):
@@ -153,35 +203,42 @@ def _as_mix(config: NgramConfig | TiltConfig) -> MixConfig:
             concentration=config.concentration,
             discount=config.discount,
         )
-    return MixConfig(
-        experts=(expert,), memory=config.memory, rate=0.0, bonus_rate=0.0, start_weight=1.0
-    )
+    return MixConfig(experts=(expert,), memory=config.memory)
 
 
 def _one(config: MixConfig, kind: type[T]) -> T | None:
     return next((expert for expert in config.experts if isinstance(expert, kind)), None)
 
 
-def _new_experts(
-    config: MixConfig, num_lanes: int, vocab_size: int, chunk: int, bos_id: int
+def new_experts(
+    config: MixConfig,
+    num_lanes: int,
+    vocab_size: int,
+    chunk: int,
+    bos_id: int,
+    prior_length: int = 0,
 ) -> Experts:
-    """Return experts that have seen nothing, in the memory that they may take."""
+    """Return experts that have seen nothing, in the memory that they may take.
+
+    prior_length: tokens that the history is to hold beside those between two looks.
+    """
     ngrams = [expert for expert in config.experts if isinstance(expert, NgramExpert)]
     match, recent = _one(config, MatchExpert), _one(config, RecentExpert)
-    history = max(config.memory // _HISTORY_SHARE // 4, 2 * num_lanes * (chunk + 1))
-    if 8 * history > config.memory:
+    history = max(config.memory // _HISTORY_SHARE // 4, 2 * num_lanes * (chunk + 1) + prior_length)
+    least = max(8 * history, 16 * MOST_CELLS * num_lanes * len(ngrams))
+    if least > config.memory:
         raise ResourceError(
             f"stage '{config.kind}': {num_lanes} lanes with {chunk} tokens between two looks need "
-            f"a memory of {8 * history:,} bytes, it is {config.memory:,}: raise 'memory', or lower "
-            f"'codec.lanes' or 'predict.stride'"
+            f"a memory of {least:,} bytes, it is {config.memory:,}: raise 'memory', or lower "
+            f"'codec.lanes', 'predict.stride' or 'pack.prior_bytes'"
         )
-    num_records = (config.memory - 4 * history) // (4 * WIDTH)
     strengths = [e.discount if e.method == "kneser-ney" else e.concentration for e in ngrams]
     return Experts(
-        cells=new_table(num_records),
+        cells=new_table(config.memory // 4 - history),
         undo=np.zeros((1, 2), np.int64),
         history=np.full(history, bos_id, np.int32),
         length=np.array([num_lanes]),
+        ages_B=np.zeros(num_lanes, np.int64),
         orders=np.array([expert.order for expert in ngrams]),
         skips=np.array([expert.skip for expert in ngrams]),
         methods=np.array([METHODS.index(expert.method) for expert in ngrams]),
@@ -215,19 +272,26 @@ def _new_evidence(num_sources: int, num_lanes: int, vocab_size: int) -> Evidence
 
 
 def _new_mixer(
-    config: MixConfig, tilt: TiltConfig | None, num_sources: int, num_lanes: int, vocab_size: int
+    config: MixConfig, stage: Stage, num_sources: int, num_lanes: int, vocab_size: int
 ) -> Mixer:
-    weights_RI = _first_weights(config, 2 + num_sources)
+    """Return what makes rows of the evidence. stage: as the recipe has it."""
+    tilt = stage if isinstance(stage, TiltConfig) else None
+    mode = POSTERIOR if isinstance(stage, NgramConfig) else TILT if tilt else _MODES[config.mode]
+    sets = [SETS.index(name) for name in config.sets]
+    starts = np.cumsum([1, *(SET_ROWS[kind] for kind in sets)])
+    weights_RI = _first_weights(config, int(starts[-1]), 2 + num_sources)
     num_states = num_sources * STATES
     return Mixer(
-        mode=TILT if tilt else _MODES[config.mode],
+        mode=mode,
         weights_RI=weights_RI,
         squares_RI=np.ones_like(weights_RI),
         bonus_Q=np.zeros(num_states, np.float32),
         bonus_squares_Q=np.ones(num_states, np.float32),
         rate=config.rate,
         bonus_rate=config.bonus_rate,
-        picked_BP=np.zeros((num_lanes, SETS), np.int64),
+        sets=np.array(sets, np.int64),
+        starts=starts,
+        picked_BP=np.zeros((num_lanes, 1 + len(sets)), np.int64),
         expected_BI=np.zeros((num_lanes, 2 + num_sources)),
         expected_BQ=np.zeros((num_lanes, num_states)),
         below_BV=np.zeros((num_lanes, vocab_size), np.float32),
@@ -238,9 +302,9 @@ def _new_mixer(
     )
 
 
-def _first_weights(config: MixConfig, num_inputs: int) -> Floats:
+def _first_weights(config: MixConfig, num_rows: int, num_inputs: int) -> Floats:
     """Return float32[R, I]; a sum's first columns are the row below and the three experts."""
-    weights_RI = np.zeros((ROWS, num_inputs), np.float32)
+    weights_RI = np.zeros((num_rows, num_inputs), np.float32)
     if config.mode == "geometric":
         weights_RI[0] = config.start_weight
         weights_RI[0, 0] = 1.0

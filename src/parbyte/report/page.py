@@ -43,6 +43,7 @@ _PARTS = {
     "mlp": "MLP",
     "proj": "other matrices",
     "small": "vectors, gains",
+    "prior": "training text",
 }
 
 

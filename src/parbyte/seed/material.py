@@ -80,6 +80,7 @@ class Networks:
             PackConfig(),
             cap_bytes=NO_CAP,
             meta={},
+            prior_N=self.artifact.prior_N,
         )
 
 

@@ -42,7 +42,7 @@ def new_coder(data: NDArray[np.uint8], decoding: bool) -> BitCoder:
     return coder
 
 
-@compiled(allocates=False)
+@compiled(is_lean=True)
 def pass_bit(bit: int, share: int, coder: BitCoder) -> int:
     """Write a bit whose chance to be 1 is share / 65536, or read it; return it."""
     state = coder.state
@@ -66,7 +66,7 @@ def pass_bit(bit: int, share: int, coder: BitCoder) -> int:
     return bit
 
 
-@compiled(allocates=False)
+@compiled(is_lean=True)
 def finish(coder: BitCoder) -> np.int64:
     """Write the number of the last interval that ends in most zeros; return how many bytes lie."""
     low, width = coder.state[_LOW], coder.state[_SPAN] - _ONE
@@ -81,7 +81,7 @@ def finish(coder: BitCoder) -> np.int64:
     return np.int64(coder.state[_PLACE])
 
 
-@compiled(allocates=False)
+@compiled(is_lean=True)
 def _move_word(low: np.uint64, coder: BitCoder) -> np.uint64:
     """Move the upper four bytes of low to the data, or the next four of the data below it."""
     place = np.int64(coder.state[_PLACE])
@@ -96,7 +96,7 @@ def _move_word(low: np.uint64, coder: BitCoder) -> np.uint64:
     return low
 
 
-@compiled(allocates=False)
+@compiled(is_lean=True)
 def _carry_(coder: BitCoder) -> None:
     """Add 1 to the number that was written."""
     place = np.int64(coder.state[_PLACE]) - 1

@@ -7,10 +7,10 @@ shortest to 1 / 256:
 (d = 1/2: PPM-D's escape, Howard 1993). A byte is counted in its longest context, and in a shorter
 one only as long as it was new in the longer (update exclusion, Moffat 1990): n(b) of a shorter
 context is then the number of distinct longer ones that b followed, whatever the order of lanes.
-Nodes and followers live in one table; `undo` takes back what was written.
-
 Shapes: N cells, J entries of the undo log, K the highest order, C children.
 """
+
+import numpy as np
 
 from parbyte.kernels.portable.counts import (
     COUNT,
@@ -20,25 +20,22 @@ from parbyte.kernels.portable.counts import (
     TOKEN,
     Cells,
     Ints,
-    add_,
+    add_leaf_,
     context_key,
     count_,
     find,
-    follower_key,
-    put_,
+    older_follower,
     root_of,
 )
 from parbyte.kernels.portable.evidence import Doubles
 from parbyte.kernels.portable.jit import compiled
 
-RECORDS = 2
-"""New records that one byte can ask for in a context."""
-WRITES = 26
-"""Cells that one byte can change in a context."""
+WRITES = 11
+"""Cells that one byte can change in a context, other than cells that were free."""
 _ROOT_KEY = 1
 
 
-@compiled()
+@compiled(is_lean=True)
 def remember_(recent_K: Ints, byte: int) -> None:
     """Put a byte before the ones that are remembered, the newest first; NONE ends a context."""
     for k in range(len(recent_K) - 1, 0, -1):
@@ -47,7 +44,7 @@ def remember_(recent_K: Ints, byte: int) -> None:
         recent_K[0] = byte
 
 
-@compiled()
+@compiled(is_lean=True)
 def find_contexts(cells: Cells, recent_K: Ints, path_K: Ints) -> int:
     """Write the nodes of the known contexts, the shortest first; return the longest's length.
 
@@ -65,7 +62,7 @@ def find_contexts(cells: Cells, recent_K: Ints, path_K: Ints) -> int:
     return len(recent_K)
 
 
-@compiled()
+@compiled(is_lean=True)
 def learn_byte_(cells: Cells, undo: Ints, recent_K: Ints, byte: int, path_K: Ints) -> None:
     """Count a byte after its contexts, the longest first, until it is no news; remember it."""
     longest = find_contexts(cells, recent_K, path_K)
@@ -74,15 +71,14 @@ def learn_byte_(cells: Cells, undo: Ints, recent_K: Ints, byte: int, path_K: Int
         if longest >= 0:
             key, older = context_key(path_K[longest]), recent_K[longest]
         longest += 1
-        path_K[longest] = add_(cells, undo, key, older, NONE, 0)
-        put_(cells, undo, path_K[longest] + COUNT, 0)
-        put_(cells, undo, path_K[longest] + KINDS, 0)
+        node = path_K[longest] = add_leaf_(cells, undo, key, older, 0)
+        cells[node + COUNT] = cells[node + KINDS] = 0
     while longest >= 0 and count_(cells, undo, path_K[longest], byte, 0) == NONE:
         longest -= 1
     remember_(recent_K, byte)
 
 
-@compiled()
+@compiled(is_lean=True)
 def weigh_children_(
     cells: Cells,
     path_K: Ints,
@@ -103,18 +99,12 @@ def weigh_children_(
     for length in range(longest, -1, -1):
         node = path_K[length]
         whole = share / cells[node + COUNT]
-        if cells[node + KINDS] <= len(bytes_C):
-            cell = cells[node + HEAD]
-            while cell != NONE:
-                c = slots[cells[cell + TOKEN]]
-                if c != NONE:
-                    prob_C[c] += whole * (cells[cell + COUNT] - discount)
-                cell = cells[cell + HEAD]
-        else:
-            for c in range(len(bytes_C)):
-                cell = find(cells, follower_key(node), bytes_C[c])
-                if cell >= 0:
-                    prob_C[c] += whole * (cells[cell + COUNT] - discount)
+        follower = np.int64(cells[node + HEAD])
+        for _ in range(cells[node + KINDS]):
+            c = slots[cells[follower + TOKEN]]
+            if c != NONE:
+                prob_C[c] += whole * (cells[follower + COUNT] - discount)
+            follower = older_follower(cells, follower)
         share = whole * discount * cells[node + KINDS]
     for c in range(len(bytes_C)):
         prob_C[c] += share / 256.0

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from parbyte.kernels.portable.byte_counts import RECORDS, learn_byte_, remember_
+from parbyte.kernels.portable.byte_counts import learn_byte_, remember_
 from parbyte.kernels.portable.byte_trie import Scratch, Trie, weigh_tokens_
-from parbyte.kernels.portable.counts import COUNT, NONE, WIDTH, Cells, Ints, clear_
+from parbyte.kernels.portable.counts import NONE, Cells, Ints, clear_, has_room
 from parbyte.kernels.portable.evidence import Doubles, Floats
 from parbyte.kernels.portable.jit import compiled
 from parbyte.kernels.portable.numerics import exp, largest, log, log32, total
@@ -166,7 +166,6 @@ def _step_(speller: Speller, tokens_B: Ints) -> None:
 def learn_tokens_(speller: Speller, tokens_B: Ints) -> None:
     """Count the bytes of every lane's token, unless the table is nearly full; remember them."""
     recent_BK, length = speller.recent_BK, speller.length[0]
-    num_records = len(speller.cells) // WIDTH
     for b in range(len(tokens_B)):
         token, last = tokens_B[b], speller.last_B[b]
         speller.history[length + b] = token
@@ -177,17 +176,17 @@ def learn_tokens_(speller: Speller, tokens_B: Ints) -> None:
             recent_BK[b, :] = NONE
             continue
         if speller.takes_V[token] and speller.asks_V[last]:
-            _learn_(speller, b, ord(" "), num_records)
+            _learn_(speller, b, ord(" "))
         for at in range(speller.ends_V[token - 1] if token > 0 else 0, speller.ends_V[token]):
-            _learn_(speller, b, speller.pieces[at], num_records)
+            _learn_(speller, b, speller.pieces[at])
     speller.length[0] = length + len(tokens_B)
 
 
 @compiled()
-def _learn_(speller: Speller, b: int, byte: int, num_records: int) -> None:
+def _learn_(speller: Speller, b: int, byte: int) -> None:
     """Count one byte of a lane if there is room, and remember it."""
     recent_K, path_K = speller.recent_BK[b], speller.scratch.path_K
-    if speller.cells[COUNT] + RECORDS * len(path_K) <= num_records - num_records // 8:
+    if has_room(speller.cells, 1, 0.875):
         learn_byte_(speller.cells, speller.undo, recent_K, np.int64(byte), path_K)
     else:
         remember_(recent_K, np.int64(byte))
@@ -211,5 +210,5 @@ def forget_bytes_(speller: Speller) -> None:
         for place in range(0, kept, lanes):
             learn_tokens_(speller, speller.history[place : place + lanes].astype(np.int64))
             speller.undo[0, 0] = 0
-        if speller.cells[COUNT] <= len(speller.cells) // WIDTH // 2 or kept == 0:
+        if kept == 0 or has_room(speller.cells, 0, 0.5):
             return

@@ -91,7 +91,7 @@ def code_table(
     return np.int64(0) if decoding else finish(coder)
 
 
-@compiled(allocates=False)
+@compiled(is_lean=True)
 def _code_rows(
     table_RC: NDArray[np.int16],
     mean: np.float32,
@@ -123,7 +123,7 @@ def _code_rows(
             seen.sign_C[c] += _sign(number)
 
 
-@compiled(allocates=False)
+@compiled(is_lean=True)
 def _classes_of_size_(
     r: int,
     c: int,
@@ -144,7 +144,7 @@ def _classes_of_size_(
     class_I[3] = _class_of(np.float32(near) * _NEAR + by_column * _FAR)
 
 
-@compiled(allocates=False)
+@compiled(is_lean=True)
 def _classes_of_sign_(
     r: int,
     c: int,
@@ -164,7 +164,7 @@ def _classes_of_sign_(
     class_I[3] = _SIGN_CLASSES * min(length, 3) + by_column
 
 
-@compiled(allocates=False)
+@compiled(is_lean=True)
 def _code_length(size: int, class_I: Indices, mixer: _Mixer, coder: BitCoder) -> int:
     """Code how many binary digits a size has, in unary."""
     length = 0
@@ -175,7 +175,7 @@ def _code_length(size: int, class_I: Indices, mixer: _Mixer, coder: BitCoder) ->
     return length
 
 
-@compiled(allocates=False)
+@compiled(is_lean=True)
 def _code_low_bits(size: int, length: int, class_I: Indices, mixer: _Mixer, coder: BitCoder) -> int:
     """Code the binary digits of a size below its first one; return the size."""
     prefix = 1
@@ -185,7 +185,7 @@ def _code_low_bits(size: int, length: int, class_I: Indices, mixer: _Mixer, code
     return prefix
 
 
-@compiled(allocates=False)
+@compiled(is_lean=True)
 def _code_bit(bit: int, node: int, class_I: Indices, mixer: _Mixer, coder: BitCoder) -> int:
     """Code one bit, or read it, and let odds and weights learn it."""
     weight_I = mixer.weight_NI[node]
@@ -208,14 +208,14 @@ def _code_bit(bit: int, node: int, class_I: Indices, mixer: _Mixer, coder: BitCo
     return bit
 
 
-@compiled(allocates=False)
+@compiled(is_lean=True)
 def _class_of(size: np.float32) -> int:
     """Return the class of a mean size: its octave from 1/256 on, and its next two binary digits."""
     quarters = int(np.float32(size).view(np.int32) >> _QUARTER_BITS)
     return min(max(quarters - _FIRST_QUARTER, 0), NUM_CLASSES - 1)
 
 
-@compiled(allocates=False)
+@compiled(is_lean=True)
 def _sign(number: int) -> int:
     return int(number > 0) - int(number < 0)
 

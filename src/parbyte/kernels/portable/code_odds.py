@@ -55,7 +55,7 @@ def gaussian_odds() -> Floats:
     return odds_NK
 
 
-@compiled(allocates=False)
+@compiled(is_lean=True)
 def _fill_masses_(mass: NDArray[np.float64], deviation: float) -> float:
     """Write how often each size occurs among rounded Gaussian numbers; return the mean size."""
     total, mean = 0.0, 0.0
@@ -69,7 +69,7 @@ def _fill_masses_(mass: NDArray[np.float64], deviation: float) -> float:
     return mean / total
 
 
-@compiled(allocates=False)
+@compiled(is_lean=True)
 def _between(mass: NDArray[np.float64], start: int, stop: int) -> float:
     total = 0.0
     for size in range(start, stop):
@@ -77,7 +77,7 @@ def _between(mass: NDArray[np.float64], start: int, stop: int) -> float:
     return total
 
 
-@compiled(allocates=False)
+@compiled(is_lean=True)
 def _odds(part: float, whole: float) -> np.float32:
     """Return part / whole, kept away from 0 and 1, and one half where nothing is known."""
     return np.float32((max(part, 0.0) + 1e-4 * whole + 1e-10) / (whole * 1.0002 + 2e-10))

@@ -25,6 +25,7 @@ from parbyte.kernels.portable.counts import (
     LEAF,
     TOKEN,
     Cells,
+    older_follower,
     walk_contexts,
 )
 from parbyte.kernels.portable.jit import compiled
@@ -38,7 +39,7 @@ METHODS = ("dirichlet", "witten-bell", "ppmd", "kneser-ney")
 _DIRICHLET, _WITTEN_BELL, _PPMD, _KNESER_NEY = 0, 1, 2, 3
 
 _LARGEST_UNIT = 1e16
-_SMALLEST_SHARE = 1e-15
+SMALLEST_SHARE = 1e-15
 """Of the shorter contexts: below it they count no less, so that no ratio overflows."""
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
@@ -55,12 +56,14 @@ class Experts(NamedTuple):
     of each length of a match. length: tokens of the history. recent_V: each token's fading count,
     in units of recent[0]; recent[1]: their sum. fading: what is left after one step, 0: no such
     expert.
+    ages: tokens of each lane since its document, or the lane, began.
     """
 
     cells: Cells
     undo: Ints
     history: Cells
     length: Ints
+    ages_B: Ints
     orders: Ints
     skips: Ints
     methods: Ints
@@ -100,7 +103,7 @@ NUM, ORDER, MATCH_LENGTH, MATCH_TOKEN = 0, 1, 2, 3
 CHAIN, MATCH, RECENT = 0, 1, 2
 
 
-@compiled()
+@compiled(is_lean=True)
 def group_of(order: int) -> int:
     """Return the group of an order."""
     if order <= 4:
@@ -108,7 +111,7 @@ def group_of(order: int) -> int:
     return 5 if order <= 6 else 6 if order <= 10 else 7
 
 
-@compiled()
+@compiled(is_lean=True)
 def escape(method: int, strength: float, kinds: int) -> float:
     """Return c, what a level leaves to the level below, in units of its counts."""
     if method == _DIRICHLET:
@@ -118,7 +121,7 @@ def escape(method: int, strength: float, kinds: int) -> float:
     return (0.5 if method == _PPMD else strength) * kinds
 
 
-@compiled()
+@compiled(is_lean=True)
 def mass(method: int, strength: float, count: int) -> float:
     """Return a(v), what a level gives to a token that it has seen so often."""
     if method <= _WITTEN_BELL:
@@ -126,7 +129,29 @@ def mass(method: int, strength: float, count: int) -> float:
     return count - (0.5 if method == _PPMD else strength)
 
 
-@compiled()
+@compiled(is_lean=True)
+def counts_longer(experts: Experts, trie: int, order: int) -> bool:
+    """Return whether a level counts the longer contexts that a token followed, not the token."""
+    return experts.methods[trie] == _KNESER_NEY and order < experts.orders[trie]
+
+
+@compiled(is_lean=True)
+def find_path_(experts: Experts, trie: int, lane: int, path_K: Ints) -> int:
+    """Write the nodes of a lane's contexts in a trie; return the longest's length, -1: none."""
+    return walk_contexts(
+        experts.cells,
+        experts.history,
+        experts.length[0] + lane,
+        experts.num_lanes,
+        experts.bos_id,
+        trie,
+        experts.orders[trie],
+        experts.skips[trie],
+        path_K,
+    )
+
+
+@compiled(is_lean=True)
 def candidate(evidence: Evidence, lane: int, token: int) -> int:
     """Return a token's slot; make it a candidate if it is none."""
     slot = evidence.slots_BV[lane, token]
@@ -143,13 +168,13 @@ def candidate(evidence: Evidence, lane: int, token: int) -> int:
     return slot
 
 
-@compiled()
+@compiled(is_lean=True)
 def _size(count: int) -> int:
     """Return the class 0..4 of a count of at least 1."""
     return 0 if count == 1 else 1 if count == 2 else 2 if count <= 4 else 3 if count <= 8 else 4
 
 
-@compiled()
+@compiled(is_lean=True)
 def _rest(count: int) -> int:
     """Return the class 0..5 of the count of the others."""
     if count <= 1:
@@ -157,7 +182,7 @@ def _rest(count: int) -> int:
     return 2 if count <= 3 else 3 if count <= 8 else 4 if count <= 30 else 5
 
 
-@compiled()
+@compiled(is_lean=True)
 def _support_(
     evidence: Evidence, lane: int, token: int, source: int, gain: np.float32, state: int
 ) -> None:
@@ -172,7 +197,7 @@ def _support_(
     evidence.states_BCK[lane, slot, source] = source * STATES + state
 
 
-@compiled()
+@compiled(is_lean=True)
 def _gather_level_(
     experts: Experts,
     trie: int,
@@ -195,23 +220,23 @@ def _gather_level_(
         gain = np.float32(weight / (left * kappa * np.float64(prob_V[token])))
         _support_(evidence, lane, token, source, gain, 1)
         return left / (left + weight)
-    use_longer = method == _KNESER_NEY and order < experts.orders[trie]
+    use_longer = counts_longer(experts, trie, order)
     left = escape(method, strength, cells[node + KINDS])
-    newest = cells[node + LAST] // experts.num_lanes
-    follower, seen = cells[node + HEAD], 0.0
-    while follower >= 0:
+    newest = cells[node + LAST] // experts.num_lanes * experts.num_lanes
+    follower, seen = np.int64(cells[node + HEAD]), 0.0
+    for _ in range(cells[node + KINDS]):
         token, count = cells[follower + TOKEN], cells[follower + COUNT]
         weight = mass(method, strength, cells[follower + KINDS] if use_longer else count)
         gain = np.float32(weight / (left * kappa * np.float64(prob_V[token])))
-        is_newest = 1 if cells[follower + LAST] // experts.num_lanes == newest else 0
+        is_newest = 1 if cells[follower + LAST] >= newest else 0
         state = (_size(count) * 6 + _rest(cells[node + COUNT] - count)) * 2 + is_newest
         _support_(evidence, lane, token, source, gain, state)
         seen += weight
-        follower = cells[follower + HEAD]
+        follower = older_follower(cells, follower)
     return left / (left + seen)
 
 
-@compiled()
+@compiled(is_lean=True)
 def gather_(experts: Experts, prob_V: Floats, evidence: Evidence, lane: int) -> None:
     """Collect a lane's candidates with their inputs and states; prob_V: the row below."""
     for slot in range(evidence.facts_B4[lane, NUM]):
@@ -220,21 +245,11 @@ def gather_(experts: Experts, prob_V: Floats, evidence: Evidence, lane: int) -> 
     evidence.shares_B3[lane, :] = 1.0
     path_K, kappa = evidence.path_BK[lane], 1.0
     for trie in range(len(experts.orders)):
-        top = walk_contexts(
-            experts.cells,
-            experts.history,
-            experts.length[0] + lane,
-            experts.num_lanes,
-            experts.bos_id,
-            trie,
-            experts.orders[trie],
-            experts.skips[trie],
-            path_K,
-        )
+        top = find_path_(experts, trie, lane, path_K)
         for order in range(experts.lowest[trie], top + 1):
             node = path_K[order]
             kappa *= _gather_level_(experts, trie, order, node, kappa, prob_V, evidence, lane)
-            kappa = max(kappa, _SMALLEST_SHARE)
+            kappa = max(kappa, SMALLEST_SHARE)
         if trie == 0:
             evidence.facts_B4[lane, ORDER] = max(top, 0)
             if experts.match > 0 and top >= experts.match:
@@ -244,18 +259,19 @@ def gather_(experts: Experts, prob_V: Floats, evidence: Evidence, lane: int) -> 
         _note_recent_(experts, prob_V, evidence, lane)
 
 
-@compiled()
+@compiled(is_lean=True)
 def _note_match_(
     experts: Experts, node: int, length: int, prob_V: Floats, evidence: Evidence, lane: int
 ) -> None:
     """Support the newest follower of the longest context, the smallest token if lanes tie."""
     cells = experts.cells
     token = experts.history[cells[node + LAST]]
-    newest, follower = cells[node + LAST] // experts.num_lanes, cells[node + HEAD]
-    while follower >= 0:
-        if cells[follower + LAST] // experts.num_lanes == newest:
+    newest = cells[node + LAST] // experts.num_lanes * experts.num_lanes
+    follower = np.int64(cells[node + HEAD])
+    for _ in range(0 if follower == LEAF else cells[node + KINDS]):
+        if cells[follower + LAST] >= newest:
             token = min(token, cells[follower + TOKEN])
-        follower = cells[follower + HEAD]
+        follower = older_follower(cells, follower)
     hit = (experts.hits[length] + 0.5) / (experts.tries[length] + 1.0)
     slot = candidate(evidence, lane, token)
     source = len(experts.orders) * GROUPS
@@ -267,7 +283,7 @@ def _note_match_(
     evidence.facts_B4[lane, MATCH_TOKEN] = token
 
 
-@compiled()
+@compiled(is_lean=True)
 def _note_recent_(experts: Experts, prob_V: Floats, evidence: Evidence, lane: int) -> None:
     """Write the input of the fading counts: the posterior of one Dirichlet level."""
     weight, out_V = experts.concentration, evidence.recent_BV[lane]
@@ -277,7 +293,7 @@ def _note_recent_(experts: Experts, prob_V: Floats, evidence: Evidence, lane: in
     evidence.shares_B3[lane, RECENT] = weight / (weight + experts.recent[1])
 
 
-@compiled()
+@compiled(is_lean=True)
 def fade_(experts: Experts) -> None:
     """Let all counts fade by one step of time: the unit grows instead."""
     experts.recent[0] /= experts.fading
@@ -288,7 +304,7 @@ def fade_(experts: Experts) -> None:
         experts.recent[0] /= _LARGEST_UNIT
 
 
-@compiled()
+@compiled(is_lean=True)
 def note_token_(experts: Experts, evidence: Evidence, lane: int, token: int) -> None:
     """Learn a token: the fading counts, and how often matches of this length are right."""
     if experts.fading > 0.0:

@@ -20,15 +20,17 @@ from parbyte.kernels.portable.evidence import NUM, Doubles, Evidence, Floats, In
 from parbyte.kernels.portable.jit import compiled
 from parbyte.kernels.portable.numerics import exp, largest, log, total
 
-GEOMETRIC, LINEAR, GATED, TILT = 0, 1, 2, 3
-"""What is done with the experts: see also kernels.portable.linear and tilt."""
+GEOMETRIC, LINEAR, GATED, TILT, POSTERIOR = 0, 1, 2, 3, 4
+"""What is done with the experts: see also kernels.portable.linear, tilt and posterior."""
 
 
 class Mixer(NamedTuple):
     """Parameters, their sums of squared gradients, and what a prediction leaves for the learning.
 
-    rate, bonus_rate: steps. picked: rows in use. expected: E_q of inputs and states. below_BV:
-    log p of the row below. slopes: of one step. shares: of the linear mixture. tilt: its settings.
+    rate, bonus_rate: steps. sets, starts: which sets of rows there are, and where each begins in
+    weights, behind the one row for all. picked: rows in use. expected: E_q of inputs and states.
+    below_BV: log p of the row below. slopes: of one step. shares: of the linear mixture. tilt: its
+    settings.
     """
 
     mode: int
@@ -38,6 +40,8 @@ class Mixer(NamedTuple):
     bonus_squares_Q: Floats
     rate: float
     bonus_rate: float
+    sets: Ints
+    starts: Ints
     picked_BP: Ints
     expected_BI: Doubles
     expected_BQ: Doubles

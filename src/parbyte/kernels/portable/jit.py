@@ -29,15 +29,15 @@ _USER_CACHE = Path("~/.cache/parbyte")
 
 
 def compiled(
-    *, is_entry: bool = False, is_inner: bool = False, allocates: bool = True
+    *, is_entry: bool = False, is_inner: bool = False, is_lean: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return the decorator that compiles a kernel at its first call.
 
     is_entry: Python calls it, not only other kernels. Its code, with all that it calls, is kept
     beside the package, else in the user's cache folder, else nowhere.
     is_inner: Python never calls it: no door is compiled, which for a whole network takes long.
-    allocates: it makes arrays of its own, or calls what does. Without, no owners of arrays are
-    counted, which for a kernel that is called once a bit takes most of the time.
+    is_lean: it makes no arrays, so that references to those it is given need no counting, which
+    costs more than a small kernel does (numba issue 2350).
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,7 +52,7 @@ def compiled(
                 "error_model": "numpy",
                 "no_cpython_wrapper": is_inner,
                 "no_cfunc_wrapper": is_inner,
-                "_nrt": allocates,
+                "_nrt": not is_lean,
             }
             return numba.njit(**options)(function)
         finally:

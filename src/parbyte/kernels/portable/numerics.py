@@ -63,7 +63,7 @@ _ZERO, _ONE, _TWO, _BEND = np.float32(0), np.float32(1), np.float32(2), np.float
 _EXPONENT_BIAS, _MANTISSA_BITS = np.int32(127), np.int32(23)
 
 
-@compiled()
+@compiled(is_lean=True)
 def exp(x: np.float32) -> np.float32:
     """Return e^x in float32, x limited to -87 .. 88; off by less than 2e-7 of the result."""
     x = _LOWEST if x < _LOWEST else x
@@ -76,7 +76,7 @@ def exp(x: np.float32) -> np.float32:
     return near_one * np.int32(bits).view(np.float32)
 
 
-@compiled()
+@compiled(is_lean=True)
 def tanh(x: np.float32) -> np.float32:
     """Return the hyperbolic tangent in float32; off by less than 3e-7 of the result."""
     size = -x if x < _ZERO else x
@@ -88,13 +88,13 @@ def tanh(x: np.float32) -> np.float32:
     return small if size < _BEND else large
 
 
-@compiled()
+@compiled(is_lean=True)
 def sigmoid(x: np.float32) -> np.float32:
     """Return 1 / (1 + e^-x) in float32."""
     return _ONE / (_ONE + exp(-x))
 
 
-@compiled()
+@compiled(is_lean=True)
 def log(x: float) -> float:
     """Return the natural logarithm of a normal positive float64; off by less than 1e-14."""
     exponent = 0.0
@@ -112,7 +112,7 @@ def log(x: float) -> float:
     return exponent * 0.6931471805599453 + 2.0 * ratio * series
 
 
-@compiled()
+@compiled(is_lean=True)
 def log32(x: np.float32) -> np.float32:
     """Return the natural logarithm of a normal positive float32; off by less than 2e-7 absolute or
     of the result.

@@ -7,8 +7,16 @@ Shapes: B lanes, V vocab.
 
 import numpy as np
 
-from parbyte.kernels.portable.counts import COUNT, HEAD, LAST, LEAF, NONE, TOKEN
-from parbyte.kernels.portable.evidence import ORDER, Evidence, Experts, Floats
+from parbyte.kernels.portable.counts import (
+    COUNT,
+    HEAD,
+    KINDS,
+    LAST,
+    LEAF,
+    TOKEN,
+    older_follower,
+)
+from parbyte.kernels.portable.evidence import Evidence, Experts, Floats, find_path_
 from parbyte.kernels.portable.geometric import Mixer
 from parbyte.kernels.portable.jit import compiled
 from parbyte.kernels.portable.numerics import exp, log
@@ -18,21 +26,23 @@ BETA, CONFIDENCE, MIN_COUNT = 0, 1, 2
 
 
 @compiled()
-def tilt_row_(mixer: Mixer, experts: Experts, evidence: Evidence, b: int, out_V: Floats) -> None:
+def tilt_row_(
+    mixer: Mixer, experts: Experts, evidence: Evidence, b: int, below_V: Floats, out_V: Floats
+) -> None:
     """Write one lane's row: the longest context with a sure follower gives the hint."""
-    cells, below_V = experts.cells, mixer.below_BV[b]
-    for v in range(len(out_V)):
-        out_V[v] = below_V[v]
-    for order in range(evidence.facts_B4[b, ORDER], experts.lowest[0] - 1, -1):
-        node = evidence.path_BK[b, order]
-        hint, best, count = experts.history[cells[node + LAST]], 1, cells[node + COUNT]
-        follower = NONE if cells[node + HEAD] == LEAF else cells[node + HEAD]
-        best = best if follower == NONE else 0
-        while follower >= 0:
+    cells, path_K = experts.cells, evidence.path_BK[b]
+    out_V[:] = below_V
+    for order in range(find_path_(experts, 0, b, path_K), experts.lowest[0] - 1, -1):
+        node = path_K[order]
+        hint, count = experts.history[cells[node + LAST]], cells[node + COUNT]
+        follower = np.int64(cells[node + HEAD])
+        is_leaf = follower == LEAF
+        best = 1 if is_leaf else 0
+        for _ in range(0 if is_leaf else cells[node + KINDS]):
             seen, token = cells[follower + COUNT], cells[follower + TOKEN]
             if seen > best or (seen == best and token < hint):
                 hint, best = token, seen
-            follower = cells[follower + HEAD]
+            follower = older_follower(cells, follower)
         is_sure = count >= mixer.tilt[MIN_COUNT] and best >= mixer.tilt[CONFIDENCE] * count
         if is_sure:
             beta = np.float32(mixer.tilt[BETA] * best / count)
