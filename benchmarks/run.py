@@ -30,6 +30,7 @@ ON_REQUEST = {
     "eval_time": "every stage of a stack on the development text; needs a run folder",
     "ngram": "the exact n-gram stage over 10 million tokens; minutes",
     "gpu": "training on one GPU; needs --data, see its --help",
+    "golf": "ten minutes of a golf recipe on one GPU; needs its run folder",
     "prove": "coding at the contest's size on one GPU; needs --data and --work",
     "scoring": "measured sliding evaluation on one GPU; needs --data",
     "exchange": "bitstreams between two machines; `make` here, `check` there",

@@ -50,6 +50,7 @@ _DEMO, _OVERHEAD = "`make demo`", "`python benchmarks/overhead.py`"
 _CODING = "`python benchmarks/coding.py`"
 _PREPARE = "`python benchmarks/prepare.py --corpus FOLDER`"
 _GPU, _NGRAM = "`python benchmarks/gpu.py`", "`python benchmarks/ngram.py`"
+_TRAIN, _GOLF = "`python benchmarks/train.py`", "`python benchmarks/golf.py`"
 _PROVE, _SCORING = "`python benchmarks/prove.py`", "`python benchmarks/scoring.py`"
 LINES = (
     Line("demo, held-out text", "demo", "coded_bpb", _bpb("coded"), "<= 1.50", _DEMO),
@@ -125,6 +126,31 @@ LINES = (
         ">= 1,160,000",
         _GPU,
     ),
+    Line(
+        "the record's shape (36 M parameters) on one GPU",
+        "train",
+        "golf-record.plain.tokens_per_second",
+        _count("tokens/s"),
+        ">= 1,250,000",
+        _TRAIN,
+    ),
+    Line(
+        "the same, its loop on",
+        "train",
+        "golf-record.looping.tokens_per_second",
+        _count("tokens/s"),
+        ">= 850,000",
+        _TRAIN,
+    ),
+    Line(
+        "27 M parameters, ten minutes on Wikipedia, FineWeb held out",
+        "golf",
+        "coded_bpb",
+        _bpb("coded"),
+        "",
+        _GOLF,
+    ),
+    Line("its artifact", "golf", "artifact_bytes", _count("bytes"), "<= 16,000,000", _GOLF),
     Line(
         "encoding with 27 M parameters on one GPU",
         "prove",

@@ -5,12 +5,14 @@
 
 DATA is a folder made by `parbyte data` with the recipe's vocabulary, from any text. Each recipe is
 compiled, then timed step by step on that text, without its loop and with it; one more step is
-profiled. --scaling repeats this for other batches and lengths. --curve compares 50 losses of a
+profiled. --scaling repeats this for other batches and lengths. --gains takes away one kernel at a
+time. --curve compares 50 losses of a
 small network with those of its float32 twin on the CPU. --peer runs a script of the contest on the
 first recipe's tokens, with the environment given, and prints its tokens/s beside that recipe's.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from parbyte.base.clock import now_s
@@ -30,6 +33,7 @@ from parbyte.base.files import write_json
 from parbyte.base.log import Console
 from parbyte.base.machine import describe_machine, describe_versions
 from parbyte.base.world import World
+from parbyte.kernels import heads, loss, mixture, mlp, residual
 from parbyte.model.config import ModelConfig
 from parbyte.model.roles import Role, parameter_roles
 from parbyte.recipe import load_recipe
@@ -47,11 +51,32 @@ GROUPS = (
     ("attention", ("sdpa", "flash", "fmha", "attention", "flex")),
     ("fused MLP", ("_leaky_square_up", "_leaky_square_slope")),
     ("fused loss", ("_nats_and_slopes",)),
+    ("fused heads", ("_split_heads", "_join_heads")),
+    ("fused mixture", ("_mixture_grads",)),
     ("matmul", ("nvjet", "gemm", "cutlass", "xmma", "cublas", "splitk")),
     ("elementwise, compiled", ("triton",)),
     ("optimizer lists", ("multi_tensor", "fused_adam")),
     ("copies", ("memcpy", "memset", "copy", "fill")),
 )
+# Kernel -> the functions to put in place of others: (module, name, plain twin).
+TWINS: dict[str, list[tuple[Any, str, Any]]] = {
+    "heads": [(heads, "fused_split_heads", heads.plain_split_heads)],
+    "mixture": [(mixture, "fused_mixture", lambda x, s, a, b: a * x + b * s)],
+    "residual": [
+        (residual, "fused_add_product", lambda x, y, w: x + F.linear(y, w)),
+        (mlp, "product_onto", lambda x, y, w: x + F.linear(y, w)),
+    ],
+    "mlp": [(mlp, "_can_fuse", lambda x, up: False)],
+    "loss": [
+        (
+            loss,
+            "fused_cross_entropy",
+            lambda hidden, weight, targets, **options: loss.plain_cross_entropy(
+                hidden, weight, None, targets, **options
+            ),
+        )
+    ],
+}
 NUM_TOP = 40
 CURVE_STEPS = 50
 CURVE_MODEL: dict[str, Any] = {
@@ -194,6 +219,18 @@ def scaling(name: str, data: Path, steps: int, ceiling: float) -> list[dict[str,
     return [measure(name, data, steps, ceiling, **change) for change in changes]
 
 
+def gains(name: str, data: Path, steps: int, ceiling: float) -> dict[str, dict[str, Any]]:
+    """Return the figures with one kernel at a time replaced by its plain twin."""
+    found = {}
+    for kernel, exchanges in TWINS.items():
+        with contextlib.ExitStack() as stack:
+            for module, attribute, twin in exchanges:
+                stack.callback(setattr, module, attribute, getattr(module, attribute))
+                setattr(module, attribute, twin)
+            found[kernel] = measure(name, data, steps, ceiling)
+    return found
+
+
 def loss_curve(name: str, data: Path, devices: Sequence[str] = ("cpu", "cuda")) -> dict[str, Any]:
     """Return 50 losses of a small network, by the recipe and by its float32 CPU twin."""
     model, config = configs_of(name, data)
@@ -253,6 +290,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", required=True, metavar="RECIPE=FOLDER")
     parser.add_argument("--steps", type=int, default=8, help="timed steps of each half")
     parser.add_argument("--scaling", action="store_true")
+    parser.add_argument("--gains", action="store_true")
     parser.add_argument("--curve", action="store_true")
     parser.add_argument("--peer", nargs="+", metavar=("PATH", "NAME=VALUE"), default=[])
     parser.add_argument("--json", type=Path, default=RESULT)
@@ -274,6 +312,10 @@ def main() -> None:
             figures[f"{name} scaling"] = scaling(name, Path(folder), args.steps, ceiling)
             for other in figures[f"{name} scaling"]:
                 show(f"{name} {other['micro_batch_tokens']} x {other['seq_len']}", other)
+        if args.gains:
+            figures[f"{name} gains"] = gains(name, Path(folder), args.steps, ceiling)
+            for kernel, other in figures[f"{name} gains"].items():
+                show(f"{name} without {kernel}", other)
         if args.curve:
             figures[f"{name} curve"] = loss_curve(name, Path(folder))
             print(f"{name}: 50 losses differ by {figures[f'{name} curve']['worst_relative']:.2%}")

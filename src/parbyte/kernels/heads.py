@@ -67,7 +67,8 @@ def plain_split_heads(
     """Compute `split_heads` as an expression."""
     qk_BTMK, v_BTGK = heads_BTNK.split((split.queries + split.keys, split.keys), dim=2)
     qk_BTMK = norm_and_rotate(qk_BTMK, gain_M, cos_T1K, sin_T1K, split.rope_dims)
-    return *qk_BTMK.split((split.queries, split.keys), dim=2), v_BTGK
+    q_BTHK, k_BTGK = qk_BTMK.split((split.queries, split.keys), dim=2)
+    return q_BTHK, k_BTGK, v_BTGK
 
 
 def fused_split_heads(

@@ -1,0 +1,54 @@
+"""What the training benchmark puts in a kernel's place computes the same."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from parbyte.kernels.heads import HeadSplit
+from parbyte.model.layers import rotary_tables
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "train.py"
+spec = importlib.util.spec_from_file_location("train_benchmark", SCRIPT)
+assert spec and spec.loader
+benchmark = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(benchmark)
+
+
+def draw(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+CASES = {
+    "heads": ((draw(2, 3, 8, 8), draw(6), *rotary_tables(3, 8, 4, 100.0), HeadSplit(4, 2, 4)), {}),
+    "mixture": ((draw(2, 5), draw(2, 5), draw(5), draw(5)), {}),
+    "residual": ((draw(4, 5), draw(4, 3), draw(5, 3)), {}),
+    "loss": (
+        (draw(6, 5), draw(7, 5), torch.tensor([0, 6, -100, 3, 2, 1])),
+        {"scale": 1.5, "softcap": 9.0},
+    ),
+}
+
+
+@pytest.mark.parametrize("kernel", CASES)
+def test_a_twin_computes_what_its_kernel_does(kernel: str) -> None:
+    args, options = CASES[kernel]
+    for module, name, twin in benchmark.TWINS[kernel]:
+        found, expected = getattr(module, name)(*args, **options), twin(*args, **options)
+        torch.testing.assert_close(found, expected)
+
+
+def test_every_kernel_that_is_put_back_is_there_again() -> None:
+    before = [
+        getattr(module, name) for twins in benchmark.TWINS.values() for module, name, _ in twins
+    ]
+    benchmark.measure, measure = lambda *_: {}, benchmark.measure
+    try:
+        assert set(benchmark.gains("golf-record", Path(), 1, 1.0)) == set(benchmark.TWINS)
+    finally:
+        benchmark.measure = measure
+    after = [
+        getattr(module, name) for twins in benchmark.TWINS.values() for module, name, _ in twins
+    ]
+    assert after == before
