@@ -6,7 +6,9 @@
 """
 
 import argparse
+import json
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from parbyte.base.files import read_json, write_json
@@ -65,6 +67,7 @@ def golf_figures(run: Path) -> dict[str, Any]:
     """Return what is kept of a run: its scorecard, its training, its training text."""
     scorecard, train = read_json(run / "scorecard.json"), read_json(run / "train.json")
     stages = read_json(run / "stages.json")["stages"]
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     kept = {name: scorecard[name] for name in KEPT}
     # It names the corpus by its path on that machine.
     kept["checks"] = {k: v for k, v in kept["checks"].items() if k != "track_corpus"}
@@ -72,11 +75,19 @@ def golf_figures(run: Path) -> dict[str, Any]:
         **kept,
         "gpu": train["hardware"].get("device", ""),
         "qat_from": train["qat_from"],
+        "exact_tokens_per_second": _pace(log, is_rounded=False),
+        "rounded_tokens_per_second": _pace(log, is_rounded=True),
         "training_peak_bytes": train["peak_memory_bytes"],
         "calibration_seconds": stages["pack"]["figures"]["learning_seconds"],
         "train_text_bytes": stages["data"]["figures"]["train_bytes"],
         "train_text_tokens": stages["data"]["figures"]["train_tokens"],
     }
+
+
+def _pace(log: list[dict[str, Any]], *, is_rounded: bool) -> float | None:
+    """Return the usual tokens/s of the lines of a log without or with rounded weights."""
+    paces = [line["tokens_per_s"] for line in log if line["qat"] is is_rounded]
+    return median(paces) if paces else None
 
 
 if __name__ == "__main__":

@@ -158,3 +158,22 @@ def test_the_speed_of_the_counts_is_that_of_the_stored_result() -> None:
     stored = table.read_results(table.RESULTS)["ngram"]
     assert f"{stored['table']['tokens_per_s']:,.0f} updates and queries" in page
     assert f"{stored['stage']['tokens_per_s']:,.0f} tokens a second" in page
+
+
+def test_the_page_on_gpus_quotes_the_stored_results() -> None:
+    stored, page = table.read_results(table.RESULTS), (ROOT / "docs" / "gpu.md").read_text()
+    shape, golf = stored["train"]["golf-record"], stored["golf"]
+    figures = [shape[phase]["tokens_per_second"] for phase in ("plain", "looping")]
+    for variant in stored["train"]["golf-record on the way"]:
+        figures += [variant[phase]["tokens_per_second"] for phase in ("plain", "looping")]
+    strides = ("stride_64", "stride_1024", "stride_1024_few_batches")
+    figures += [stored["scoring"][stride]["scored_tokens_per_s"] for stride in strides]
+    coding = stored["prove"]["round_trip"]
+    figures += [coding[direction]["tokens_per_s"] for direction in ("encode", "decode")]
+    paces = ("tokens_per_second", "exact_tokens_per_second", "rounded_tokens_per_second")
+    figures += [golf[key] for key in ("artifact_bytes", "bitstream_bytes", *paces)]
+    missing = [f"{value:,.0f}" for value in figures if f"{value:,.0f}" not in page]
+    missing += [
+        f"{golf[k]:.4f}" for k in ("coded_bpb", "measured_bpb") if f"{golf[k]:.4f}" not in page
+    ]
+    assert not missing, f"docs/gpu.md does not say {missing}"
