@@ -151,6 +151,14 @@ HONEST: dict[str, tuple[Callable[[], Predictor], int]] = {
         lambda: TemperaturePredictor(neural(24, 16), TEMPERATURES),
         24,
     ),
+    "etlb over portable": (
+        lambda: EtlbPredictor(portable(12, 5), EtlbConfig(lr=2.0), twins.BOS),
+        0,
+    ),
+    "temperatures over portable": (
+        lambda: TemperaturePredictor(portable(12, 4), TEMPERATURES),
+        12,
+    ),
     "mix over portable": (lambda: stacked(portable(12, 4), MIX), 12),
     "mix over neural": (lambda: stacked(neural(16, 16), MIX), 16),
     "linear mix over portable": (lambda: stacked(portable(12, 4), LINEAR), 12),

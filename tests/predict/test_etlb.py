@@ -5,7 +5,7 @@ from toys import BOS, STRIDE, VOCAB, WINDOW, rows, text, toy_model
 from twins import OnlineBigram
 
 from parbyte.predict.adapter_config import EtlbConfig
-from parbyte.predict.etlb import EtlbPredictor
+from parbyte.predict.etlb import EtlbPredictor, mean_probs_portably, tilted_portably
 from parbyte.predict.neural import NeuralPredictor
 from parbyte.predict.predictor import Predictor
 
@@ -82,3 +82,14 @@ def test_a_flip_moves_no_row_up_to_it_and_restore_forgets() -> None:
         assert torch.equal(before[:, : flipped + 1], after[:, : flipped + 1])
         assert not torch.equal(before[:, flipped + 1 :], after[:, flipped + 1 :])
     assert torch.equal(rows(predictor, tokens_BN), before)
+
+
+def test_the_portable_bias_moves_like_the_other() -> None:
+    generator = torch.Generator().manual_seed(3)
+    rows_NV = torch.randn(7, VOCAB, generator=generator).log_softmax(-1)
+    bias_V = torch.randn(VOCAB, generator=generator)
+    exact = (rows_NV.double() + bias_V.double()).log_softmax(-1)
+    got = tilted_portably(rows_NV.view(1, 7, VOCAB), bias_V)[0]
+    torch.testing.assert_close(got.double(), exact, atol=2e-6, rtol=0)
+    means_V = mean_probs_portably(rows_NV, bias_V)
+    torch.testing.assert_close(means_V.double(), exact.exp().mean(0), atol=1e-7, rtol=1e-5)

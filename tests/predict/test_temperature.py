@@ -1,6 +1,7 @@
 """Temperatures: mixtures by hand, fits against scipy, and training text alone to fit them to."""
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from parbyte.predict.temperature import (
     bins_of,
     fit_temperature,
     tempered,
+    tempered_portably,
 )
 from parbyte.text.byte_tokenizer import ByteTokenizer
 from parbyte.text.shards import ShardWriter, open_shards
@@ -42,7 +44,10 @@ def write_split(folder: Path, split: str, ids: np.ndarray) -> None:
         writer.append(ids.astype(np.uint16))
 
 
-def test_every_row_is_its_bins_mixture_of_powers() -> None:
+@pytest.mark.parametrize("function", [tempered, tempered_portably])
+def test_every_row_is_its_bins_mixture_of_powers(
+    function: Callable[[torch.Tensor, TemperatureConfig], torch.Tensor],
+) -> None:
     settings = TemperatureConfig(
         edges=(1.0, 2.0),
         temperatures=(0.5, 2.0, 0.8, 1.5, 1.0, 3.0),
@@ -50,7 +55,7 @@ def test_every_row_is_its_bins_mixture_of_powers() -> None:
     )
     rows_NV = random_rows(60)
     seen = set()
-    for row, got in zip(rows_NV.double(), tempered(rows_NV, settings), strict=True):
+    for row, got in zip(rows_NV.double(), function(rows_NV, settings), strict=True):
         entropy = float(-(row.exp() * row).sum())
         place = int(entropy >= 1.0) + int(entropy >= 2.0)
         seen.add(place)

@@ -163,5 +163,5 @@ NETWORK_STAGES: Mapping[str, type] = {"ttt": TTTConfig, "lora": LoraConfig, "slo
 ADAPTED_ROWS: Mapping[str, type] = {"etlb": EtlbConfig, "temperature": TemperatureConfig}
 """Kind -> settings of stages that adapt the rows of any predictor."""
 
-TORCH_STAGES = frozenset({"lora", "slot", *ADAPTED_ROWS})
+TORCH_STAGES = frozenset({"lora", "slot"})
 """Kinds that only the torch engine has: they bind a stream to its device and threads."""

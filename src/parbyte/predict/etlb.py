@@ -8,6 +8,7 @@ each window that holds it; here it counts once, when it has been scored. One bia
 Source: openai/parameter-golf PR 1399. Shapes: B lanes, T positions, N scored tokens, V vocab.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +21,10 @@ class EtlbPredictor(Predictor):
 
     def __init__(self, inner: Predictor, settings: EtlbConfig, bos_id: int) -> None:
         self.vocab_size, self.chunk = inner.vocab_size, inner.chunk
+        self.is_portable = inner.is_portable
         self._inner, self._settings, self._bos_id = inner, settings, bos_id
+        self._tilted = tilted_portably if self.is_portable else tilted
+        self._mean_probs = mean_probs_portably if self.is_portable else mean_probs
         self.restore()
 
     def log_probs(self, tokens_BT: Tensor) -> Tensor:
@@ -55,7 +59,7 @@ class EtlbPredictor(Predictor):
         self._priced: tuple[Tensor, Tensor] | None = None
 
     def _tilt(self, rows: Tensor) -> Tensor:
-        return rows if self._bias_V is None else (rows + self._bias_V).log_softmax(-1)
+        return rows if self._bias_V is None else self._tilted(rows, self._bias_V)
 
     def _learn(self, rows_NV: Tensor, tokens_N: Tensor) -> None:
         settings = self._settings
@@ -63,6 +67,34 @@ class EtlbPredictor(Predictor):
         shares_V = counts_V.to(rows_NV.dtype) / len(tokens_N)
         bias_V = rows_NV.new_zeros(self.vocab_size) if self._bias_V is None else self._bias_V
         for _ in range(settings.steps):
-            slope_V = (rows_NV + bias_V).softmax(-1).mean(0) - shares_V
+            slope_V = self._mean_probs(rows_NV, bias_V) - shares_V
             bias_V = (bias_V - settings.lr * slope_V).clamp(-settings.clamp, settings.clamp)
         self._bias_V = bias_V
+
+
+def tilted(rows: Tensor, bias_V: Tensor) -> Tensor:
+    """Return float32[..., V]: the rows under a bias, normalised."""
+    return (rows + bias_V).log_softmax(-1)
+
+
+def mean_probs(rows_NV: Tensor, bias_V: Tensor) -> Tensor:
+    """Return float32[V]: the mean of the rows' probabilities under a bias."""
+    return (rows_NV + bias_V).softmax(-1).mean(0)
+
+
+def tilted_portably(rows: Tensor, bias_V: Tensor) -> Tensor:
+    """Compute `tilted` in an order and by functions that are the same on every machine."""
+    from parbyte.kernels.portable.rows import add_bias_  # it loads the compiler
+
+    rows_RV = rows.reshape(-1, rows.shape[-1]).numpy().copy()
+    add_bias_(rows_RV, bias_V.numpy())
+    return torch.from_numpy(rows_RV).view(rows.shape)
+
+
+def mean_probs_portably(rows_NV: Tensor, bias_V: Tensor) -> Tensor:
+    """Compute `mean_probs` in an order and by functions that are the same on every machine."""
+    from parbyte.kernels.portable.rows import sum_probs_
+
+    sums_V = np.empty(len(bias_V), np.float64)
+    sum_probs_(rows_NV.contiguous().numpy(), bias_V.numpy(), sums_V)
+    return torch.from_numpy((sums_V / len(rows_NV)).astype(np.float32))

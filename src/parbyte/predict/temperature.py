@@ -11,6 +11,7 @@ K temperatures of a bin.
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,15 +30,17 @@ class TemperaturePredictor(Predictor):
 
     def __init__(self, inner: Predictor, settings: TemperatureConfig) -> None:
         self.vocab_size, self.chunk = inner.vocab_size, inner.chunk
+        self.is_portable = inner.is_portable
         self._inner, self._settings = inner, settings
+        self._temper = tempered_portably if self.is_portable else tempered
 
     def log_probs(self, tokens_BT: Tensor) -> Tensor:
         """See Predictor. The inner rows, each at its bin's temperatures."""
-        return tempered(self._inner.log_probs(tokens_BT), self._settings)
+        return self._temper(self._inner.log_probs(tokens_BT), self._settings)
 
     def step(self, last_B: Tensor) -> Tensor:
         """See Predictor. The inner row at its bin's temperatures."""
-        return tempered(self._inner.step(last_B), self._settings)
+        return self._temper(self._inner.step(last_B), self._settings)
 
     def observe(self, chunk_BT: Tensor) -> None:
         """See Predictor. Nothing is learned here."""
@@ -56,6 +59,24 @@ def tempered(rows: Tensor, settings: TemperatureConfig) -> Tensor:
     weights_JK = weights_JK.view(num_bins, -1)
     shares_JK = weights_JK / weights_JK.sum(1, keepdim=True)
     return _mixture(rows, bins_of(rows, settings), 1.0 / temperatures_JK, shares_JK.log())
+
+
+def tempered_portably(rows: Tensor, settings: TemperatureConfig) -> Tensor:
+    """Compute `tempered` in an order and by functions that are the same on every machine."""
+    from parbyte.kernels.portable.rows import temper_  # it loads the compiler
+
+    num_bins = len(settings.edges) + 1
+    temperatures_JK = np.array(settings.temperatures, np.float64).reshape(num_bins, -1)
+    weights_JK = np.array(settings.weights or [1.0] * len(settings.temperatures), np.float64)
+    weights_JK = weights_JK.reshape(num_bins, -1)
+    rows_RV = rows.reshape(-1, rows.shape[-1]).numpy().copy()
+    temper_(
+        rows_RV,
+        np.array(settings.edges, np.float64),
+        (1.0 / temperatures_JK).astype(np.float32),
+        weights_JK / weights_JK.sum(1, keepdims=True),
+    )
+    return torch.from_numpy(rows_RV).view(rows.shape)
 
 
 def bins_of(rows: Tensor, settings: TemperatureConfig) -> Tensor:
