@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask
 
 from parbyte.kernels.attention import causal_attention
-from parbyte.kernels.document_attention import document_attention
+from parbyte.kernels.document_attention import DocumentBlocks, document_attention
 from parbyte.kernels.filled_attention import filled_attention
 from parbyte.kernels.heads import HeadSplit, split_heads
 from parbyte.model.config import ModelConfig
@@ -49,7 +48,7 @@ class Span:
 
     cos: Tensor
     sin: Tensor
-    mask: Tensor | BlockMask | None = None
+    mask: Tensor | DocumentBlocks | None = None
     start: int = 0
     value_embed_BTGK: Tensor | None = None
     dropout: float = 0.0
@@ -100,7 +99,7 @@ class Attention(nn.Module):
             keys_BGSK.index_copy_(2, span.filled[0], k_BGSK)
             values_BGSK.index_copy_(2, span.filled[0], v_BGSK)
             y_BHTK = filled_attention(q_BHTK, keys_BGSK, values_BGSK, *span.filled)
-        elif isinstance(span.mask, BlockMask):
+        elif isinstance(span.mask, DocumentBlocks):
             y_BHTK = document_attention(q_BHTK, k_BGSK, v_BGSK, span.mask)
         else:
             if store is not None:

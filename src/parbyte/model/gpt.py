@@ -11,10 +11,9 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask
 
 from parbyte.kernels.attention import lower_right_mask
-from parbyte.kernels.document_attention import blocks_pay, document_blocks
+from parbyte.kernels.document_attention import DocumentBlocks, blocks_pay, document_blocks
 from parbyte.kernels.loss import softcapped_cross_entropy, softcapped_logits
 from parbyte.kernels.mixture import mix_streams
 from parbyte.kernels.mlp import add_mlp
@@ -261,7 +260,7 @@ class GPT(nn.Module):
         dropout = self.dropout if self.training else 0.0
         return Span(cos, sin, mask, start, value_embed, dropout)
 
-    def _document_mask(self, tokens_BT: Tensor, cache: Cache | None) -> Tensor | BlockMask:
+    def _document_mask(self, tokens_BT: Tensor, cache: Cache | None) -> Tensor | DocumentBlocks:
         num_new = tokens_BT.shape[1]
         document_BT = (tokens_BT == self.config.bos_id).long().cumsum(1)
         if cache is None and blocks_pay(tokens_BT):
