@@ -228,7 +228,9 @@ def test_deeply_nested_values_are_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_start_of_the_smear_needs_a_static_one() -> None:
-    with pytest.raises(RecipeError, match=r"'train\.smear_start' is 0, but 'model\.smear' is 'gated'"):
+    with pytest.raises(
+        RecipeError, match=r"'train\.smear_start' is 0, but 'model\.smear' is 'gated'"
+    ):
         load_recipe("tiny", ["train.smear_start=0", "model.smear=gated"])
     assert load_recipe("tiny", ["train.smear_start=0"]).train.smear_start == 0.0
     assert load_recipe("tiny").train.smear_start == 3.0
