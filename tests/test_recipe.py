@@ -67,6 +67,7 @@ def test_the_seed_recipes_have_every_part_of_it_switched_on(name: str) -> None:
     assert model.bigram_buckets and model.value_embed_layers == 2 and model.skips == "plain"
     assert (training.mtp_heads, training.mtp_weight, training.ema_decay) == (2, 0.1, 0.997)
     assert (training.qat, training.qat_below) == ("straight", 0.15)
+    assert training.smear_start == 0.0
     assert (quant.method, quant.damping, quant.calibration) == ("gptq", 0.005, "train")
     assert (quant.bits_attn, quant.bits_mlp, recipe.pack.coders) == (6, 6, ("lzma",))
     assert recipe.predict.stack == ()
@@ -224,6 +225,15 @@ def test_deeply_nested_values_are_refused_in_one_line(tmp_path: Path) -> None:
     path.write_text("a = " + "[" * 100_000)
     with pytest.raises(RecipeError, match="nested too deeply"):
         load_recipe(path)
+
+
+def test_a_start_of_the_smear_needs_a_static_one() -> None:
+    with pytest.raises(
+        RecipeError, match=r"'train\.smear_start' is 0, but 'model\.smear' is 'gated'"
+    ):
+        load_recipe("tiny", ["train.smear_start=0", "model.smear=gated"])
+    assert load_recipe("tiny", ["train.smear_start=0"]).train.smear_start == 0.0
+    assert load_recipe("tiny").train.smear_start == 3.0
 
 
 def test_a_loop_that_turns_on_but_does_not_exist_is_refused() -> None:

@@ -95,6 +95,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     _check_budget(recipe, str(path))
     _check_stack(recipe, str(path))
     _check_loop(recipe, str(path))
+    _check_smear(recipe, str(path))
     _check_qat(recipe, str(path))
     _check_prune(recipe, str(path))
     return recipe
@@ -224,6 +225,15 @@ def _check_loop(recipe: Recipe, where: str) -> None:
         raise RecipeError(
             f"{where}: 'train.loop_at' is {recipe.train.loop_at:g}, but 'model.loop' is empty; "
             "set it, or leave 'train.loop_at' out"
+        )
+
+
+def _check_smear(recipe: Recipe, where: str) -> None:
+    start, smear = recipe.train.smear_start, recipe.model.smear
+    if start != TrainConfig.smear_start and smear != "static":
+        raise RecipeError(
+            f"{where}: 'train.smear_start' is {start:g}, but 'model.smear' is '{smear}'; "
+            "set it to 'static', or leave 'train.smear_start' out"
         )
 
 

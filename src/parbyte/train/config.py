@@ -43,6 +43,12 @@ class TrainConfig:
         False, doc="divide each row of Muon's update by its norm before orthogonalisation"
     )
 
+    smear_start: float = setting(
+        3.0,
+        low=-20.0,
+        high=20.0,
+        doc="logit of a position's own share in 'model.smear' = 'static' at step 0; 0: a half",
+    )
     warmup_steps: int = setting(20, low=0, doc="steps of linear rise of every rate")
     warmdown: float = setting(
         0.3, low=0.0, high=1.0, doc="last fraction of the budget, in which the rates fall linearly"

@@ -119,6 +119,8 @@ def begin_run(
     model = GPT(model_config, seed=config.seed).to(device)
     model.set_compute_dtype(dtype)
     model.set_dropout(config.dropout)
+    if model_config.smear == "static":
+        torch.nn.init.constant_(model.embed.smear.gate, config.smear_start)
     parameters = dict(model.named_parameters())
     objective = Objective(model, config.mtp_heads, config.mtp_weight)
     return Run(
