@@ -17,7 +17,7 @@ from torch import Tensor
 IGNORED = -100
 """A target that counts for nothing."""
 
-_CHUNK_ELEMENTS = 2**18
+_CHUNK_ELEMENTS = 2**20
 _GPU_CHUNK_ELEMENTS = 3 * 2**26
 """384 MiB of bfloat16: fewer rows at a time would leave a GPU waiting for launches."""
 _MOST_FUSED_TOKENS = 16_384
@@ -222,10 +222,11 @@ def _chunked_nats_and_grads(
     scored = (targets_N != IGNORED).nonzero().squeeze(1)
     # The same memory for every chunk: new pages cost more than what is written to them.
     size = weight_VD.shape[0]
-    logits_PV, slope_PV = hidden_ND.new_empty(2, max(16, _CHUNK_ELEMENTS // size), size)
-    for rows_P in scored.split(len(logits_PV)):
+    chunk_rows = max(16, _CHUNK_ELEMENTS // size)
+    buffers_2PV = hidden_ND.new_empty(2, chunk_rows, size)
+    for rows_P in scored.split(chunk_rows):
         hidden_PD, index_P1 = hidden_ND[rows_P] * scale, targets_N[rows_P, None]
-        logits_PV, slope_PV = logits_PV[: len(rows_P)], slope_PV[: len(rows_P)]
+        logits_PV, slope_PV = buffers_2PV[:, : len(rows_P)]
         _softcapped_logits_into(logits_PV, hidden_PD, weight_VD, bias_V, softcap)
         torch.softmax(logits_PV, dim=-1, out=slope_PV)
         total += _sum_of_nats(logits_PV, slope_PV, index_P1)
