@@ -122,6 +122,27 @@ def test_without_grad_mode_the_chunked_loss_computes_no_gradient() -> None:
     assert not value.requires_grad
 
 
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_a_traced_graph_keeps_the_chunks_with_the_same_value_and_gradients(use_bias: bool) -> None:
+    case = make_case()
+    traced = torch.compile(softcapped_cross_entropy, backend="aot_eager", fullgraph=True)
+    value, grads = value_and_grads(traced, case, use_bias, scale=2.0, softcap=3.0)
+    expected, wanted = value_and_grads(
+        chunked_cross_entropy, case, use_bias, scale=2.0, softcap=3.0
+    )
+    assert torch.equal(value, expected)
+    assert all(torch.equal(got, want) for got, want in zip(grads, wanted, strict=True))
+
+
+@pytest.mark.parametrize("wants_grad", [False, True])
+def test_the_chunks_are_declared_to_the_compiler_as_they_are(wants_grad: bool) -> None:
+    hidden, weight, bias, targets = make_case()
+    operator = torch.ops.parbyte.chunked_nats_and_grads.default
+    for bias_V in (bias, None):
+        arguments = (hidden, weight, bias_V, targets, 2.0, 3.0, wants_grad)
+        torch.library.opcheck(operator, arguments)
+
+
 def test_a_bfloat16_head_gives_float32_logits_and_a_float32_loss() -> None:
     hidden, weight, bias, targets = make_case()
     narrow = hidden.bfloat16(), weight.bfloat16()

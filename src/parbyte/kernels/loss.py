@@ -2,7 +2,7 @@
 
 Three computations of one value. `plain_cross_entropy` is an expression that Inductor fuses. The
 others run a few rows at a time through loss and gradient, so that no tensor of N x V ever exists:
-`chunked_cross_entropy` for eager float32 on the CPU, where a chunk stays in the cache;
+`chunked_cross_entropy` for float32 on the CPU, where a chunk stays in the cache;
 `fused_cross_entropy` for bfloat16 on a GPU, where a Triton kernel reads each logit once and leaves
 its slope in its place.
 Shapes: N rows (positions), D model_dim, V vocab, P rows of one chunk.
@@ -50,12 +50,11 @@ def softcapped_cross_entropy(
     softcap: float,
 ) -> Tensor:
     """Return the mean nats of the targets that are not -100 (0 if there is none)."""
-    is_eager_cpu = not (hidden_ND.is_cuda or torch.compiler.is_compiling())
     is_bf16_cuda = hidden_ND.is_cuda and hidden_ND.dtype == torch.bfloat16
     fits = bias_V is None and weight_VD.shape[0] <= _MOST_FUSED_TOKENS
     if is_bf16_cuda and fits and torch.is_grad_enabled():
         return fused_cross_entropy(hidden_ND, weight_VD, targets_N, scale=scale, softcap=softcap)
-    by_chunks = is_eager_cpu and hidden_ND.dtype == torch.float32
+    by_chunks = hidden_ND.device.type == "cpu" and hidden_ND.dtype == torch.float32
     function = chunked_cross_entropy if by_chunks else plain_cross_entropy
     return function(hidden_ND, weight_VD, bias_V, targets_N, scale=scale, softcap=softcap)
 
@@ -90,13 +89,10 @@ def chunked_cross_entropy(
     softcap: float,
 ) -> Tensor:
     """Compute `softcapped_cross_entropy` a chunk of rows at a time; float32 on the CPU only."""
-    is_scored_N = targets_N != IGNORED
-    if not bool(is_scored_N.all()):
-        hidden_ND, targets_N = hidden_ND[is_scored_N], targets_N[is_scored_N]
     # Inside a Function grad mode is always off, so it is asked here.
     wants_grad = torch.is_grad_enabled()
     total = _ChunkedLoss.apply(hidden_ND, weight_VD, bias_V, targets_N, scale, softcap, wants_grad)
-    return total / max(len(targets_N), 1)
+    return total / (targets_N != IGNORED).sum().clamp(min=1)
 
 
 def fused_cross_entropy(
@@ -194,33 +190,83 @@ class _ChunkedLoss(torch.autograd.Function):
         softcap: float,
         wants_grad: bool,
     ) -> Tensor:
-        grads = _Grads(hidden_ND, weight_VD, bias_V) if wants_grad else None
-        total = hidden_ND.new_zeros((), dtype=torch.float64)
-        chunk_rows = max(16, _CHUNK_ELEMENTS // weight_VD.shape[0])
-        for start in range(0, len(targets_N), chunk_rows):
-            rows = slice(start, start + chunk_rows)
-            logits_PV = softcapped_logits(
-                hidden_ND[rows], weight_VD, bias_V, scale=scale, softcap=softcap
-            )
-            probs_PV = torch.softmax(logits_PV, dim=-1)
-            index_P1 = targets_N[rows, None]
-            total += _sum_of_nats(logits_PV, probs_PV, index_P1)
-            if grads is not None:
-                slope_PV = probs_PV
-                slope_PV.scatter_add_(1, index_P1, slope_PV.new_full(index_P1.shape, -1.0))
-                if softcap:
-                    slope_PV.mul_(1.0 - (logits_PV / softcap).square_())
-                grads.add_(slope_PV, rows, scale)
-        if grads is not None:
-            ctx.save_for_backward(grads.hidden_ND, grads.weight_VD, grads.bias_V)
-        return total.float()
+        total, *grads = _chunked_nats_and_grads(
+            hidden_ND, weight_VD, bias_V, targets_N, scale, softcap, wants_grad
+        )
+        ctx.save_for_backward(*grads)
+        ctx.has_bias = bias_V is not None
+        return total
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
         unit = grad_outputs[0]
-        hidden_ND, weight_VD, bias_V = ctx.saved_tensors
-        grad_bias_V = None if bias_V is None else bias_V * unit
-        return hidden_ND * unit, weight_VD * unit, grad_bias_V, None, None, None, None
+        grad_ND, grad_VD, grad_V = ctx.saved_tensors
+        return grad_ND * unit, grad_VD * unit, grad_V * unit if ctx.has_bias else None, *[None] * 4
+
+
+# An operator of its own, so that a compiled graph keeps the chunks.
+@torch.library.custom_op("parbyte::chunked_nats_and_grads", mutates_args=())
+def _chunked_nats_and_grads(
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    targets_N: Tensor,
+    scale: float,
+    softcap: float,
+    wants_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    grads = [torch.zeros_like(x) if wants_grad else x.new_empty(0) for x in (hidden_ND, weight_VD)]
+    grad_ND, grad_VD = grads
+    grad_V = weight_VD.new_zeros(len(weight_VD) if wants_grad and bias_V is not None else 0)
+    total = hidden_ND.new_zeros((), dtype=torch.float64)
+    scored = (targets_N != IGNORED).nonzero().squeeze(1)
+    # The same memory for every chunk: new pages cost more than what is written to them.
+    size = weight_VD.shape[0]
+    chunk_rows = max(16, _CHUNK_ELEMENTS // size)
+    buffers_2PV = hidden_ND.new_empty(2, chunk_rows, size)
+    for rows_P in scored.split(chunk_rows):
+        hidden_PD, index_P1 = hidden_ND[rows_P] * scale, targets_N[rows_P, None]
+        logits_PV, slope_PV = buffers_2PV[:, : len(rows_P)]
+        _softcapped_logits_into(logits_PV, hidden_PD, weight_VD, bias_V, softcap)
+        torch.softmax(logits_PV, dim=-1, out=slope_PV)
+        total += _sum_of_nats(logits_PV, slope_PV, index_P1)
+        if wants_grad:
+            slope_PV.scatter_add_(1, index_P1, slope_PV.new_full(index_P1.shape, -1.0))
+            if softcap:
+                slope_PV.mul_(1.0 - (logits_PV / softcap).square_())
+            grad_ND[rows_P] = (slope_PV @ weight_VD).mul_(scale)
+            grad_VD.addmm_(slope_PV.mT, hidden_PD)
+            if bias_V is not None:
+                grad_V.add_(slope_PV.sum(0))
+    return total.float(), grad_ND, grad_VD, grad_V
+
+
+@_chunked_nats_and_grads.register_fake
+def _(
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    targets_N: Tensor,
+    scale: float,
+    softcap: float,
+    wants_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    grad_V = weight_VD.new_empty(len(weight_VD) if wants_grad and bias_V is not None else 0)
+    if not wants_grad:
+        return hidden_ND.new_empty(()), hidden_ND.new_empty(0), weight_VD.new_empty(0), grad_V
+    grads = torch.empty_like(hidden_ND), torch.empty_like(weight_VD), grad_V
+    return hidden_ND.new_empty(()), *grads
+
+
+def _softcapped_logits_into(
+    out_PV: Tensor, scaled_PD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, softcap: float
+) -> None:
+    if bias_V is None:
+        torch.mm(scaled_PD, weight_VD.mT, out=out_PV)
+    else:
+        torch.addmm(bias_V, scaled_PD, weight_VD.mT, out=out_PV)
+    if softcap:
+        out_PV.div_(softcap).tanh_().mul_(softcap)
 
 
 def _sum_of_nats(logits_PV: Tensor, probs_PV: Tensor, index_P1: Tensor) -> Tensor:
@@ -230,22 +276,3 @@ def _sum_of_nats(logits_PV: Tensor, probs_PV: Tensor, index_P1: Tensor) -> Tenso
     else:
         nats_P1 = -probs_P1.log()
     return nats_P1.sum(dtype=torch.float64)
-
-
-class _Grads:
-    """The three gradients, filled chunk by chunk."""
-
-    def __init__(self, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> None:
-        self.source_ND, self.matrix_VD = hidden_ND, weight_VD
-        self.hidden_ND = torch.empty_like(hidden_ND)
-        self.weight_VD = torch.zeros_like(weight_VD)
-        self.bias_V = None if bias_V is None else torch.zeros_like(bias_V)
-
-    def add_(self, slope_PV: Tensor, rows: slice, scale: float) -> None:
-        """Add what the rows' slopes (d nats / d uncapped logits) give."""
-        torch.mm(slope_PV, self.matrix_VD, out=self.hidden_ND[rows])
-        if scale != 1.0:
-            self.hidden_ND[rows].mul_(scale)
-        self.weight_VD.addmm_(slope_PV.mT, self.source_ND[rows], alpha=scale)
-        if self.bias_V is not None:
-            self.bias_V.add_(slope_PV.sum(0))
