@@ -397,3 +397,14 @@ def test_every_room_has_a_folder_of_tests() -> None:
     rooms = [room for room in ROOMS if (PACKAGE / room).is_dir()]
     missing = [room for room in rooms if not list((ROOT / "tests" / room).glob("test_*.py"))]
     assert not missing, f"no tests/<room>/test_*.py for {missing}"
+
+
+def test_a_start_of_the_program_loads_no_compiler() -> None:
+    code = (
+        "import sys, parbyte.cli.app, parbyte.train.loop, parbyte.predict.build\n"
+        "print([name for name in ('torch._dynamo', 'triton') if name in sys.modules])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert found.strip() == "[]"

@@ -119,7 +119,7 @@ def begin_run(
     model = GPT(model_config, seed=config.seed).to(device)
     model.set_compute_dtype(dtype)
     model.set_dropout(config.dropout)
-    if model_config.smear == "static":
+    if model_config.smear == "static" and model.embed.smear is not None:
         torch.nn.init.constant_(model.embed.smear.gate, config.smear_start)
     parameters = dict(model.named_parameters())
     objective = Objective(model, config.mtp_heads, config.mtp_weight)
