@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from pack import gaussian_weights
 from parbyte.base.clock import Stopwatch
 from parbyte.base.errors import CapError
 from parbyte.base.files import write_json
@@ -23,7 +24,6 @@ from parbyte.base.machine import describe_machine, describe_versions
 from parbyte.model.config import ModelConfig
 from parbyte.pack.artifact import build_artifact
 from parbyte.pack.config import PackConfig
-from parbyte.pack.header import expected_shapes
 from parbyte.quant.config import QuantConfig
 from parbyte.text.byte_tokenizer import ByteTokenizer
 from quantize import Subject
@@ -109,12 +109,7 @@ def refused(pack: Callable[[int], int]) -> dict[str, Any]:
 
 def pack_noise(cap_bytes: int) -> int:
     """Pack Gaussian weights of different size by row; return the bytes."""
-    generator = torch.Generator().manual_seed(0)
-    weights = {}
-    for name, shape in expected_shapes(NOISE).items():
-        spread = torch.exp(0.2 * torch.randn(shape[0], generator=generator))
-        noise = torch.randn(shape, generator=generator)
-        weights[name] = noise * spread.reshape(-1, *[1] * (len(shape) - 1))
+    weights = gaussian_weights(NOISE)
     blob = build_artifact(weights, NOISE, ByteTokenizer(), {}, QuantConfig(), FIT, cap_bytes, {})
     return len(blob)
 

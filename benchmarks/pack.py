@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("run", nargs="?", type=Path, help="run folder with weights.safetensors")
     parser.add_argument("--json", type=Path, default=RESULT)
     arguments = parser.parse_args()
-    weights = load_weights(arguments.run) if arguments.run else gaussian_weights()
+    weights = load_weights(arguments.run) if arguments.run else gaussian_weights(TINY)
     matrices = {
         name: weight
         for name, weight in weights.items()
@@ -100,11 +100,11 @@ def load_weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "weights.safetensors")
 
 
-def gaussian_weights() -> dict[str, torch.Tensor]:
-    """Return noise in the shapes of the track "tiny", rows of different deviation."""
+def gaussian_weights(config: ModelConfig) -> dict[str, torch.Tensor]:
+    """Return noise in the shapes of a model's weights, rows of different deviation."""
     generator = torch.Generator().manual_seed(0)
     weights = {}
-    for name, shape in expected_shapes(TINY).items():
+    for name, shape in expected_shapes(config).items():
         spread = torch.exp(0.2 * torch.randn(shape[0], generator=generator))
         noise = torch.randn(shape, generator=generator)
         weights[name] = noise * spread.reshape(-1, *[1] * (len(shape) - 1))
