@@ -1,5 +1,8 @@
 """News goes to stderr, in plain lines off a terminal, and not at all when quiet."""
 
+import io
+import sys
+
 import pytest
 
 from parbyte.base import log
@@ -18,6 +21,21 @@ def test_a_quiet_console_says_nothing(capsys: pytest.CaptureFixture[str]) -> Non
     with console.progress("score", 10) as bar:
         bar.update(10, {"bpb": "1.5"})
     assert capsys.readouterr() == ("", "")
+
+
+def test_an_interrupt_cannot_come_between_a_text_and_the_end_of_its_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Interrupted(io.StringIO):
+        def write(self, text: str) -> int:
+            super().write(text)
+            raise KeyboardInterrupt
+
+    err = Interrupted()
+    monkeypatch.setattr(sys, "stderr", err)
+    with pytest.raises(KeyboardInterrupt):
+        Console().say("packed 400,000 bytes")
+    assert err.getvalue() == "packed 400,000 bytes\n"
 
 
 def test_off_a_terminal_there_are_no_live_bars(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,9 @@ class Console:
     def say(self, text: str) -> None:
         """Print one line of news, unless quiet."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            # One write: an interrupt between text and line end would join two messages.
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
 
     def progress(self, title: str, total: float) -> "Progress":
         """Start a progress display over `total` units of work; use it in a `with` block."""
