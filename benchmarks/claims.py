@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from pages import rewrite
 from parbyte.audit.run import BLACK_BOX, audit
 from parbyte.audit.verdict import TITLES, Verdict
 from parbyte.base.files import write_bytes
@@ -39,12 +40,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if NOISE_RESULT.is_file():
         results = json.loads(NOISE_RESULT.read_text())
-        rewrite("noise", noise_table(results))
+        rewrite(PAGE, "noise", noise_table(results))
         if "sweep" in results:
             write_bytes(DOCS / "sweep.svg", on_paper(draw_noise_sweep(results["sweep"])).encode())
     if LADDER_RESULT.is_file():
         ladder = json.loads(LADDER_RESULT.read_text())
-        rewrite("ladder", ladder_table(ladder))
+        rewrite(PAGE, "ladder", ladder_table(ladder))
         write_bytes(DOCS / "ladder.svg", on_paper(draw(ladder)).encode())
     if not arguments.stored:
         audit_all()
@@ -77,7 +78,7 @@ def audit_all() -> None:
         source = one.source.partition(";")[2].strip() or "-"
         marks = [mark(verdicts[one.name], check) for check in checks]
         rows.append(f"| {' | '.join([name, source, one.breaks or '-', *marks])} |")
-    rewrite("matrix", "\n".join([*rows, "", summary]))
+    rewrite(PAGE, "matrix", "\n".join([*rows, "", summary]))
     print(summary)
     if escaped or accused:
         sys.exit(f"escaped: {escaped}; accused: {accused}")
@@ -167,14 +168,6 @@ def ladder_table(ladder: dict[str, Any]) -> str:
         f"{machine['threads']} of {machine['cores']} cores of {machine['cpu']}."
     )
     return "\n".join([*rows, "", summary, "", "![The ladder, claimed and coded](ladder.svg)"])
-
-
-def rewrite(name: str, text: str) -> None:
-    """Replace what stands between a pair of the page's markers."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
-    _, _, after = rest.partition(end)
-    write_bytes(PAGE, f"{before}{begin}\n{text}\n{end}{after}".encode())
 
 
 if __name__ == "__main__":

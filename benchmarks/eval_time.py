@@ -26,8 +26,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pages import rewrite
 from parbyte.base.clock import Stopwatch
-from parbyte.base.files import write_bytes, write_json
+from parbyte.base.files import write_json
 from parbyte.base.log import Console
 from parbyte.base.machine import describe_machine, describe_versions
 from parbyte.codec.conditions import coding_arithmetic
@@ -41,7 +42,6 @@ from parbyte.text.prepare import split_documents
 
 HERE = Path(__file__).parent
 RESULT, PAGE = HERE / "results" / "eval_time.json", HERE.parent / "docs" / "eval-time.md"
-BEGIN, END = "<!-- systems: begin -->", "<!-- systems: end -->"
 NGRAM = {"kind": "ngram"}
 EXPERTS = [NGRAM, {"kind": "match"}, {"kind": "recent"}]
 STACKS: dict[str, list[dict[str, Any]]] = {
@@ -226,10 +226,7 @@ def write_table(figures: dict[str, Any]) -> None:
             f"{row['peak_array_bytes'] / 1e6:.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    text = "\n".join(lines)
-    write_bytes(PAGE, f"{before}{BEGIN}\n{text}\n{END}{after}".encode())
+    rewrite(PAGE, "systems", "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -24,8 +24,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from pages import rewrite
 from parbyte.base.clock import Stopwatch
-from parbyte.base.files import read_json, write_bytes, write_json
+from parbyte.base.files import read_json, write_json
 from parbyte.base.log import Console
 from parbyte.base.machine import describe_machine, describe_versions
 from parbyte.model.config import ModelConfig
@@ -43,7 +44,6 @@ from parbyte.text.shards import count_tokens, open_shards
 
 RESULT = Path(__file__).parent / "results" / "quantize.json"
 PAGE = Path(__file__).parents[1] / "docs" / "quantisation.md"
-BEGIN, END = "<!-- ways: begin -->", "<!-- ways: end -->"
 WINDOW = 256
 CALIBRATION_TOKENS = 16_384
 NO_CAP = 10**9
@@ -148,7 +148,7 @@ def main() -> None:
     if not arguments.table:
         torch.set_num_threads(1)
         measure_ways(arguments.run, arguments.ways.split(";"), arguments.json)
-    write_bytes(PAGE, with_table(PAGE.read_text(), read_json(arguments.json)).encode())
+    rewrite(PAGE, "ways", table_of(read_json(arguments.json)))
 
 
 def measure_ways(run: Path, ways: list[str], path: Path) -> None:
@@ -242,8 +242,8 @@ def interpolation(points: list[dict[str, Any]]) -> Callable[[float], float | Non
     return bytes_at
 
 
-def with_table(page: str, result: dict[str, Any]) -> str:
-    """Return the page with the table of all points between its two markers."""
+def table_of(result: dict[str, Any]) -> str:
+    """Return the table of all points."""
     float_bpb = result["float_bpb"]
     lines = [
         f"Float weights: {result['parameters']:,} parameters, {float_bpb:.4f} bpb (measured, the "
@@ -260,8 +260,7 @@ def with_table(page: str, result: dict[str, Any]) -> str:
                 f"| {way} | {p['setting']} | {p['coder']} | {p['bytes']:,} | {p['bpb']:.4f} | "
                 f"{p['bpb'] - float_bpb:+.4f} | {fewer} | {p['seconds']:.1f} s |"
             )
-    head, rest = page.split(BEGIN)
-    return "\n".join([head + BEGIN, *lines, END]) + rest.split(END)[1]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

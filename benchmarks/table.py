@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pages import replace_block
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-BEGIN, END = "<!-- numbers: begin -->", "<!-- numbers: end -->"
+BLOCK = "numbers"
+"""Name of the README's block."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +206,7 @@ def main() -> None:
     args = parser.parse_args()
     readme = ROOT / "README.md"
     old = readme.read_text(encoding="utf-8")
-    new = replace_block(old, render_table(read_results(RESULTS)))
+    new = replace_block(old, BLOCK, render_table(read_results(RESULTS)))
     if args.check and new != old:
         sys.exit("README.md: the table is not what benchmarks/results say: run `make table`")
     if new != old:
@@ -234,15 +237,6 @@ def look_up(result: Any, key: str) -> Any:
     for part in key.split("."):
         result = result.get(part) if isinstance(result, dict) else None
     return result
-
-
-def replace_block(text: str, block: str) -> str:
-    """Return the text with everything between the two markers replaced."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        sys.exit(f"README.md must hold {BEGIN} and {END} once each")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{block}\n{END}{after}"
 
 
 def _machines(results: dict[str, Any]) -> list[str]:

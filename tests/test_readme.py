@@ -31,11 +31,13 @@ def load_script(name: str) -> ModuleType:
     return module
 
 
-table = load_script("table")
+table, pages = load_script("table"), load_script("pages")
 
 
 def test_the_table_of_numbers_is_what_the_stored_results_say() -> None:
-    wanted = table.replace_block(README, table.render_table(table.read_results(table.RESULTS)))
+    wanted = pages.replace_block(
+        README, table.BLOCK, table.render_table(table.read_results(table.RESULTS))
+    )
     assert wanted == README, "README.md's numbers are not those of benchmarks/results: `make table`"
 
 
@@ -48,14 +50,14 @@ def test_a_changed_result_changes_the_table() -> None:
 
 def test_a_readme_without_its_markers_is_refused() -> None:
     with pytest.raises(SystemExit, match="once each"):
-        table.replace_block("no markers", "block")
+        pages.replace_block("no markers", "numbers", "block")
 
 
 def test_every_benchmark_is_listed_or_is_a_tool() -> None:
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
     run = load_script("run")
     listed = set(run.BENCHMARKS) | set(run.ON_REQUEST)
-    assert scripts - {"run", "table", "picture"} == listed
+    assert scripts - {"run", "table", "picture", "pages"} == listed
     described = (ROOT / "benchmarks" / "README.md").read_text()
     assert all(f"`{name}.py`" in described for name in listed)
 

@@ -1,12 +1,17 @@
 """Causal attention against a loop in float64."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from parbyte.kernels.attention import causal_attention, lower_right_mask
+from parbyte.kernels.attention import (
+    attend_by_flash_3,
+    causal_attention,
+    lower_right_mask,
+)
 
 
 def attend_slowly(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None = None) -> Tensor:
@@ -70,3 +75,16 @@ def test_strided_views_give_what_contiguous_tensors_give() -> None:
     q, k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in make_qkv(4, 2, 5, 5))
     expected = causal_attention(q.contiguous(), k.contiguous(), v.contiguous(), mask=None)
     torch.testing.assert_close(causal_attention(q, k, v, mask=None), expected)
+
+
+@pytest.mark.parametrize("returns_sums", [False, True])
+def test_the_package_is_given_positions_before_heads(returns_sums: bool) -> None:
+    q, k, v = make_qkv(4, 2, 5, 5)
+
+    def package(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Any:
+        assert causal and q.shape == (2, 5, 4, 6) and k.shape == v.shape == (2, 5, 2, 6)
+        y = causal_attention(*(x.transpose(1, 2) for x in (q, k, v)), mask=None).transpose(1, 2)
+        return (y, None) if returns_sums else y
+
+    found = attend_by_flash_3(package, q, k, v)
+    torch.testing.assert_close(found.double(), attend_slowly(q, k, v), atol=2e-6, rtol=1e-5)

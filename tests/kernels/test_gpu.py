@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from parbyte.kernels.attention import causal_attention
+from parbyte.kernels.attention import causal_attention, flash_attention_3
 from parbyte.kernels.document_attention import document_attention, document_blocks
 from parbyte.kernels.heads import HeadSplit, plain_split_heads, split_heads
 from parbyte.kernels.loss import fused_cross_entropy, plain_cross_entropy
@@ -77,6 +77,14 @@ def test_splitting_heads_and_its_gradients(lanes: int, positions: int, rope_dims
     exact_tables = [table.double() for table in tables]
     expected = torch.cat(plain_split_heads(*exact, *exact_tables, split), dim=2)
     check_gradients(found, expected, list(zip(inputs, exact, strict=True)))
+
+
+@pytest.mark.skipif(flash_attention_3 is None, reason="FlashAttention-3 is not installed")
+def test_flash_attention_3_and_its_gradients() -> None:
+    inputs, exact = with_gradients(tuple(draw(2, n, 384, 64) for n in (8, 4, 4)))
+    value = causal_attention(*inputs, mask=None)
+    expected = causal_attention(*exact, mask=None)
+    check_gradients(value, expected, list(zip(inputs, exact, strict=True)))
 
 
 def test_attention_inside_documents_and_its_gradients() -> None:

@@ -111,10 +111,13 @@ def _recipe_speed(source: str, overrides: list[str]) -> dict[str, Any]:
 def _attention_backends() -> list[str]:
     import torch
 
+    from parbyte.kernels.attention import flash_attention_3
+
     if not torch.cuda.is_available():
         return ["torch CPU"]
     backends = torch.backends.cuda
     enabled = {
+        "FlashAttention-3 (training)": flash_attention_3 is not None,
         "cuDNN": backends.cudnn_sdp_enabled(),
         "flash": backends.flash_sdp_enabled(),
         "memory-efficient": backends.mem_efficient_sdp_enabled(),

@@ -1,8 +1,15 @@
 """Causal attention with grouped heads: the one place that calls scaled dot-product attention.
 
+Training on a GPU calls FlashAttention-3 (arXiv 2407.08608) where its package can be imported. What
+prices tokens never does: a stream's bits may not depend on which packages stand beside parbyte.
 Shapes: B batch, H query heads, G key/value heads (G divides H), T new positions, S all positions
 (the T queries are the last T of them), K head_dim.
 """
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +24,19 @@ _CUDA_BACKENDS = [
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]
+_FLASH_3 = "flash_attn_interface"
+_FLASH_3_DTYPES = (torch.bfloat16, torch.float16)
+
+
+def _load_flash_attention_3() -> Callable[..., Any] | None:
+    try:
+        return import_module(_FLASH_3).flash_attn_func if find_spec(_FLASH_3) else None
+    except ImportError:  # built for another version of torch
+        return None
+
+
+flash_attention_3 = _load_flash_attention_3()
+"""The package's function over [B, T, H, K], or None where there is none."""
 
 
 def causal_attention(
@@ -38,6 +58,8 @@ def causal_attention(
         return F.scaled_dot_product_attention(
             q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, is_causal=is_causal, enable_gqa=grouped
         )
+    if flash_attention_3 and is_causal and q_BHTK.requires_grad and q_BHTK.dtype in _FLASH_3_DTYPES:
+        return attend_by_flash_3(flash_attention_3, q_BHTK, k_BGSK, v_BGSK)
     with sdpa_kernel(_CUDA_BACKENDS, set_priority=True):
         return F.scaled_dot_product_attention(
             q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, is_causal=is_causal, enable_gqa=grouped
@@ -48,6 +70,16 @@ def lower_right_mask(num_queries: int, num_keys: int, device: torch.device) -> T
     """Return bool[1, 1, T, S]: query t is position S - T + t and sees itself and all before."""
     ones = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device)
     return ones.tril(diagonal=num_keys - num_queries)[None, None]
+
+
+def attend_by_flash_3(
+    attend: Callable[..., Any], q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor
+) -> Tensor:
+    """Return what FlashAttention-3's function gives, [B, H, T, K]; it groups heads itself."""
+    y_BTHK = attend(*(x.transpose(1, 2) for x in (q_BHTK, k_BGTK, v_BGTK)), causal=True)
+    # Its older versions also return the logarithms of the sums.
+    y_BTHK = y_BTHK[0] if isinstance(y_BTHK, tuple) else y_BTHK
+    return cast("Tensor", y_BTHK).transpose(1, 2)
 
 
 def _attend_one(q_BH1K: Tensor, k_BGSK: Tensor, v_BGSK: Tensor) -> Tensor:
