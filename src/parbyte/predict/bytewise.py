@@ -75,7 +75,6 @@ class BytesPredictor(RowStage):
             rate=config.rate,
             bos_id=self._bos_id,
         )
-        self._saved = [array.copy() for array in self._small()]
 
     def _predict(self, rows_B1V: Floats) -> Floats:
         out_B1V = np.empty_like(rows_B1V)
@@ -96,23 +95,18 @@ class BytesPredictor(RowStage):
             walk_bytes_(self._speller, tokens_BT, rows_BTV, out_BTV, start, stop)
         return out_BTV
 
-    def _rewind(self) -> None:
+    def _undo(self) -> None:
         undo_(self._speller.cells, self._speller.undo)
-        for array, saved in zip(self._small(), self._saved, strict=True):
-            array[...] = saved
 
-    def _settle(self) -> None:
+    def _keep(self) -> None:
         speller = self._speller
         speller.undo[0, 0] = 0
         next_end = speller.length[0] + self._num_lanes * self.chunk
         if not has_room(speller.cells, 0, 0.75) or next_end > len(speller.history):
             self._make_room(np.arange(self.vocab_size).repeat(self._num_lanes))
             forget_bytes_(self._speller)
-        for array, saved in zip(self._small(), self._saved, strict=True):
-            saved[...] = array
 
-    def _small(self) -> list[NDArray[Any]]:
-        """Return the state that is copied to be gone back to; the counts have their undo log."""
+    def _kept(self) -> list[NDArray[Any]]:
         speller = self._speller
         weights = [speller.weights_R2, speller.squares_R2]
         return [*weights, speller.recent_BK, speller.last_B, speller.length]

@@ -82,7 +82,6 @@ class MixPredictor(RowStage):
         num_sources = len(self._experts.orders) * GROUPS + 1
         self._evidence = _new_evidence(num_sources, *shape)
         self._mixer = _new_mixer(self._mix, self._stage, num_sources, *shape)
-        self._saved = [array.copy() for array in self._small()]
 
     def _predict(self, rows_B1V: Floats) -> Floats:
         out_B1V = np.empty_like(rows_B1V)
@@ -104,20 +103,15 @@ class MixPredictor(RowStage):
             walk_(*state, tokens_BT, rows_BTV, out_BTV, start, stop)
         return out_BTV
 
-    def _rewind(self) -> None:
+    def _undo(self) -> None:
         undo_(self._experts.cells, self._experts.undo)
-        for array, saved in zip(self._small(), self._saved, strict=True):
-            array[:] = saved
 
-    def _settle(self) -> None:
+    def _keep(self) -> None:
         self._experts.undo[0, 0] = 0
         self._make_room(1)
         make_room_(self._experts, self.chunk)
-        for array, saved in zip(self._small(), self._saved, strict=True):
-            saved[:] = array
 
-    def _small(self) -> list[NDArray[Any]]:
-        """Return the state that is copied to be gone back to; the counts have their undo log."""
+    def _kept(self) -> list[NDArray[Any]]:
         mixer, experts = self._mixer, self._experts
         weights = [mixer.weights_RI, mixer.squares_RI, mixer.bonus_Q, mixer.bonus_squares_Q]
         return [

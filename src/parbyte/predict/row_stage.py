@@ -8,6 +8,7 @@ Shapes: B lanes, T positions, V vocab.
 """
 
 from abc import abstractmethod
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,8 @@ class RowStage(Predictor):
     """A predictor over a predictor: `step` and `log_probs` are one computation, bit for bit.
 
     A subclass holds a state and moves it: `_predict` and `_learn` in turns, `_walk` both over many
-    positions; `_rewind` goes back to where `_settle` was last called.
+    positions. What it keeps in small arrays is copied to be gone back to; a large table has an undo
+    log of its own.
     """
 
     def __init__(self, inner: Predictor) -> None:
@@ -93,6 +95,19 @@ class RowStage(Predictor):
             assert self._num_lanes == 0, "restore() comes before another number of lanes"
             self._num_lanes = num_lanes
             self._open(num_lanes)
+            self._saved = [array.copy() for array in self._kept()]
+
+    def _rewind(self) -> None:
+        """Go back to the state of the last `_settle`, or to the first."""
+        self._undo()
+        for array, saved in zip(self._kept(), self._saved, strict=True):
+            array[...] = saved
+
+    def _settle(self) -> None:
+        """Make the present state the one to go back to."""
+        self._keep()
+        for array, saved in zip(self._kept(), self._saved, strict=True):
+            saved[...] = array
 
     @abstractmethod
     def _open(self, num_lanes: int) -> None:
@@ -111,12 +126,14 @@ class RowStage(Predictor):
         """Predict and learn position after position; return the rows."""
 
     @abstractmethod
-    def _rewind(self) -> None:
-        """Go back to the state of the last `_settle`, or to the first."""
+    def _kept(self) -> list[NDArray[Any]]:
+        """Return the arrays whose copies are gone back to; their shapes never change."""
 
-    @abstractmethod
-    def _settle(self) -> None:
-        """Make the present state the one to go back to."""
+    def _undo(self) -> None:
+        """Take back what the undo log holds; without a table there is nothing."""
+
+    def _keep(self) -> None:
+        """Empty the undo log, and forget what has no room; without a table there is nothing."""
 
 
 def _to_rows(rows: Tensor) -> Floats:

@@ -39,7 +39,6 @@ class SsePredictor(RowStage):
             share=self._config.share,
             bos_id=self._bos_id,
         )
-        self._saved = [array.copy() for array in self._kept()]
 
     def _predict(self, rows_B1V: Floats) -> Floats:
         out_B1V = np.empty_like(rows_B1V)
@@ -54,14 +53,6 @@ class SsePredictor(RowStage):
         out_BTV = np.empty_like(rows_BTV)
         calibrate_(self._state, tokens_BT, rows_BTV, out_BTV, tokens_BT.shape[1])
         return out_BTV
-
-    def _rewind(self) -> None:
-        for array, saved in zip(self._kept(), self._saved, strict=True):
-            array[...] = saved
-
-    def _settle(self) -> None:
-        for array, saved in zip(self._kept(), self._saved, strict=True):
-            saved[...] = array
 
     def _kept(self) -> list[NDArray[Any]]:
         return [self._state.map_KRN, self._state.recent_B, self._state.last_B]
