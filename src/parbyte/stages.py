@@ -168,7 +168,7 @@ def _train_depends_on(run: Run, records: Records) -> Any:
 def _pack_artifact(run: Run, records: Records) -> StageResult:
     from safetensors.torch import load_file
 
-    from parbyte.pack.artifact import build_artifact, inspect_artifact, load_artifact, with_predict
+    from parbyte.pack.artifact import build_artifact, parts_of, read_artifact, with_predict
     from parbyte.pack.prior import cut_prior
     from parbyte.predict.build import fit_stack
     from parbyte.quant.calibration import TrainingText
@@ -195,15 +195,13 @@ def _pack_artifact(run: Run, records: Records) -> StageResult:
         training=training,
         prior_N=cut_prior(text, recipe.pack.prior_bytes, recipe.pack.coders),
     )
-    write_bytes(run.path(ARTIFACT_FILE), blob)
     # What stands on the network is fitted to it as it is after rounding.
-    fitted = fit_stack(load_artifact(run.path(ARTIFACT_FILE)), run.path(DATA_FOLDER))
+    fitted = fit_stack(read_artifact(blob), run.path(DATA_FOLDER))
     blob = with_predict(blob, fitted, recipe.track.cap_bytes)
     write_bytes(run.path(ARTIFACT_FILE), blob)
-    contents = inspect_artifact(run.path(ARTIFACT_FILE))
     figures = {
         "artifact_bytes": len(blob),
-        "artifact_parts": contents["parts"],
+        "artifact_parts": parts_of(blob),
         "learning_seconds": training.seconds,
         "heal_steps": training.healed.steps if training.healed else 0,
     }

@@ -171,10 +171,15 @@ def with_predict(data: bytes, predict: dict[str, Any], cap_bytes: int) -> bytes:
     container = read_container(data)
     changed = write_container({**container.header, "predict": predict}, bytes(container.payload))
     if len(changed) > cap_bytes:
-        container = read_container(changed)
-        parts = count_parts(container, parse_header(container))
-        raise cap_error(parts, cap_bytes, "leave more room or fit fewer numbers of 'predict.stack'")
+        hint = "leave more room or fit fewer numbers of 'predict.stack'"
+        raise cap_error(parts_of(changed), cap_bytes, hint)
     return changed
+
+
+def parts_of(data: bytes) -> dict[str, int]:
+    """Return where a sound artifact's bytes are, by role."""
+    container = read_container(data)
+    return count_parts(container, parse_header(container))
 
 
 def load_artifact(path: Path) -> Artifact:
@@ -184,21 +189,24 @@ def load_artifact(path: Path) -> Artifact:
     """
     data = read_file(path)
     try:
-        container = read_container(data)
-        header = parse_header(container)
-        tokenizer = _load_tokenizer(container, header)
-        model = _load_model(container, header)
-        prior_N = _load_prior(container, header)
+        return read_artifact(data)
     except ArtifactError as error:
         raise ArtifactError(f"'{path}' {error}") from None
+
+
+def read_artifact(data: bytes) -> Artifact:
+    """Restore model, tokenizer and settings from a file's bytes; raises as load_artifact does."""
+    container = read_container(data)
+    header = parse_header(container)
+    tokenizer = _load_tokenizer(container, header)
     return Artifact(
-        model=model,
+        model=_load_model(container, header),
         tokenizer=tokenizer,
         predict=header.predict,
         sha256=hashlib.sha256(data).hexdigest(),
         parts=count_parts(container, header),
         header=container.header,
-        prior_N=prior_N,
+        prior_N=_load_prior(container, header),
     )
 
 
