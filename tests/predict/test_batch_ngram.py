@@ -20,7 +20,11 @@ from torch import Tensor
 from toys import GivenRows, Uniform, rows
 
 from parbyte.base.errors import ResourceError
-from parbyte.kernels.batch_counts import count_bytes
+from parbyte.base.log import Console
+from parbyte.codec.drive import drive
+from parbyte.codec.rangecoder import Decoder, Encoder
+from parbyte.kernels import batch_counts
+from parbyte.kernels.batch_counts import Counts
 from parbyte.predict import batch_ngram
 from parbyte.predict.batch_ngram import BatchNgramPredictor
 from parbyte.predict.build import build_row_stage
@@ -127,26 +131,37 @@ def some_repeats(vocab: int, lanes: int, length: int) -> Tensor:
 
 
 def test_memory_is_kept_and_what_is_new_is_learned() -> None:
-    memory, lanes, vocab, chunk = 1 << 18, 4, 64, 20
-    tokens_BT = some_repeats(vocab, lanes, 3000)
-    predictor = BatchNgramPredictor(Uniform(vocab, lanes, chunk), config_of(memory=memory), BOS)
+    memory, lanes, vocab, chunk = 1 << 17, 8, 64, 20
+    tokens_BT = some_repeats(vocab, lanes, 600)
+    config = config_of(memory=memory, order=3)
+    predictor = BatchNgramPredictor(Uniform(vocab, lanes, chunk), config, BOS)
     nats = []
     for part_BT in tokens_BT.split(chunk, dim=1):
         nats.append(-float(predictor.log_probs(part_BT).gather(2, part_BT[..., None]).mean()))
         predictor.observe(part_BT)
-        assert predictor._counts is not None and count_bytes(predictor._counts) <= memory
+        assert 0 < predictor.count_bytes() <= memory
     assert nats[-4] > 4.0
     assert nats[-1] < 2.0
 
 
-def test_what_is_forgotten_is_forgotten_by_the_decoder_too() -> None:
-    tokens_BT = some_repeats(64, 2, 400)
-    config = config_of(memory=1 << 16, order=4)
-    encoder, decoder = (BatchNgramPredictor(Uniform(64, 2, 10), config, BOS) for _ in range(2))
-    first_BTV = rows(encoder, tokens_BT, by_steps=True)
-    rows(decoder, tokens_BT[:, :50], by_steps=True)
-    assert torch.equal(rows(decoder, tokens_BT, by_steps=True), first_BTV)
-    torch.testing.assert_close(rows(decoder, tokens_BT), first_BTV, atol=1e-5, rtol=0)
+def test_lanes_are_decoded_though_the_memory_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths, quiet, forgotten = [200, 200, 199, 110], Console(quiet=True), []
+    drop_half_ = batch_counts._drop_half_
+
+    def drop_and_note_(counts: Counts) -> None:
+        forgotten.append(int(counts.marks[batch_counts.LENGTH]))
+        drop_half_(counts)
+
+    monkeypatch.setattr(batch_counts, "_drop_half_", drop_and_note_)
+    texts = some_repeats(64, 4, 200).numpy().astype(np.uint16)
+    known = [text_T[:length] for text_T, length in zip(texts, lengths, strict=True)]
+    encoder, config = Encoder(known), config_of(memory=1 << 16, order=3)
+    drive(BatchNgramPredictor(Uniform(64, 4, 10), config, BOS), encoder, lengths, BOS, quiet)
+    when, decoder = forgotten.copy(), Decoder(encoder.to_bytes(), 64)
+    other = BatchNgramPredictor(Uniform(64, 4, 10), config, BOS)
+    decoded = drive(other, decoder, lengths, BOS, quiet)
+    assert all(np.array_equal(a, b) for a, b in zip(decoded.tokens, known, strict=True))
+    assert when and forgotten == 2 * when
 
 
 @pytest.mark.parametrize("memory", [1 << 16, 5_000_000])

@@ -21,6 +21,7 @@ from parbyte.kernels.batch_counts import (
     SIZE,
     SLOT_BYTES,
     Counts,
+    count_bytes,
     followers,
     most_keys,
     new_counts,
@@ -56,6 +57,10 @@ class BatchNgramPredictor(Predictor):
         self._inner, self._config, self._bos_id = inner, config, bos_id
         self._prior_N = np.empty(0, np.uint16) if prior_N is None else prior_N
         self.restore()
+
+    def count_bytes(self) -> int:
+        """Return the bytes that counts and history take now."""
+        return count_bytes(self._counts) if self._counts is not None else 0
 
     @torch.inference_mode()
     def log_probs(self, tokens_BT: Tensor) -> Tensor:
