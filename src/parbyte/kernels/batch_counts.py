@@ -7,7 +7,7 @@ probes, never over tokens; what is added up are whole numbers, so that no order 
 
 Contexts and their followers are the keys of one table with open addressing; where a key stands is
 its name. A key is (2 x context's slot + (0: longer context, 1: follower)) x vocab + token, whole.
-The slots of a context's followers stand in a span of a pool, which is moved when it must grow.
+A context's followers, slots and tokens, stand in a span of a pool, which is moved when it grows.
 
 cell      context                                    follower
 COUNT     START: its span in the pool                occurrences
@@ -32,7 +32,7 @@ COUNT, KINDS, ONCE = 0, 1, 2
 START, SIZE = COUNT, KINDS
 USED, END, LENGTH = 0, 1, 2
 """Marks: slots in use, where the pool is free, tokens of the history."""
-SLOT_BYTES, POOLED_BYTES = 8 + 4 * 3, 4
+SLOT_BYTES, POOLED_BYTES = 8 + 4 * 3, 4 * 2
 FULL_SHARE = 0.75
 """Of the slots: more keys make probes long."""
 
@@ -46,7 +46,7 @@ class Counts(NamedTuple):
 
     keys_S: Tensor
     cells: Tensor
-    pool_P: Tensor
+    pool_2P: Tensor
     history_H: Tensor
     marks: NDArray[np.int64]
     order: int
@@ -70,7 +70,7 @@ def new_counts(
     counts = Counts(
         keys_S=torch.empty(num_slots, dtype=torch.int64, device=device),
         cells=torch.empty((3, num_slots + 1), dtype=torch.int32, device=device),
-        pool_P=torch.empty(num_pooled, dtype=torch.int32, device=device),
+        pool_2P=torch.empty((2, num_pooled), dtype=torch.int32, device=device),
         history_H=torch.full((num_tokens,), bos_id, dtype=torch.int32, device=device),
         marks=np.array([0, 0, num_lanes]),
         order=order,
@@ -92,7 +92,7 @@ def most_keys(order: int, num_tokens: int) -> int:
 
 def count_bytes(counts: Counts) -> int:
     """Return the bytes of all tensors."""
-    tensors = (counts.keys_S, counts.cells, counts.pool_P, counts.history_H)
+    tensors = (counts.keys_S, counts.cells, counts.pool_2P, counts.history_H)
     return sum(tensor.nbytes for tensor in tensors)
 
 
@@ -149,7 +149,7 @@ def recount_(counts: Counts, num_rows: int) -> bool:
     except Full:
         return False
     is_roomy = counts.marks[USED] <= 0.5 * FULL_SHARE * len(counts.keys_S)
-    return bool(is_roomy and counts.marks[END] <= 0.5 * len(counts.pool_P))
+    return bool(is_roomy and counts.marks[END] <= 0.5 * counts.pool_2P.shape[1])
 
 
 def _drop_half_(counts: Counts) -> None:
@@ -235,21 +235,22 @@ def _count_(counts: Counts, nodes_N: Tensor, tokens_N: Tensor, above_N: Tensor) 
 
 def _list_(counts: Counts, keys_F: Tensor, slots_F: Tensor) -> None:
     """Put new followers into the spans of their contexts; keys_F: sorted, so context by context."""
-    cells, pool_P = counts.cells, counts.pool_P
+    cells, pool_2P = counts.cells, counts.pool_2P
     nodes_A, news_A = (keys_F // counts.vocab_size >> 1).unique_consecutive(return_counts=True)
     sizes_A = cells[SIZE, nodes_A].long()
     is_moved_A = _capacity(sizes_A + news_A) > _capacity(sizes_A)
     moved_A, rooms_A = nodes_A[is_moved_A], _capacity(sizes_A + news_A)[is_moved_A]
     starts_A = rooms_A.cumsum(0) - rooms_A + int(counts.marks[END])
     counts.marks[END] += int(rooms_A.sum())
-    if counts.marks[END] > len(pool_P):
+    if counts.marks[END] > pool_2P.shape[1]:
         raise Full
     owners_M, ranks_M = _members(sizes_A[is_moved_A])
     old_M = cells[START, moved_A].long()[owners_M] + ranks_M
-    pool_P[starts_A[owners_M] + ranks_M] = pool_P[old_M]
+    pool_2P[:, starts_A[owners_M] + ranks_M] = pool_2P[:, old_M]
     cells[START, moved_A] = starts_A.int()
     owners_M, ranks_M = _members(news_A)
-    pool_P[(cells[START, nodes_A] + sizes_A)[owners_M] + ranks_M] = slots_F.int()
+    at_M = (cells[START, nodes_A] + sizes_A)[owners_M] + ranks_M
+    pool_2P[:, at_M] = torch.stack([slots_F, keys_F % counts.vocab_size]).int()
     cells[SIZE, nodes_A] = (sizes_A + news_A).int()
 
 
@@ -281,9 +282,8 @@ def followers(counts: Counts, nodes_A: Tensor, field: int) -> tuple[Tensor, Tens
     What no longer context had, at the start of a document, still followed: its KINDS are 1.
     """
     owners_M, ranks_M = _members(counts.cells[SIZE, nodes_A].long())
-    slots_M = counts.pool_P[counts.cells[START, nodes_A][owners_M] + ranks_M].long()
-    tokens_M = counts.keys_S[slots_M] % counts.vocab_size
-    return owners_M, tokens_M, counts.cells[field, slots_M].long().clamp(min=1)
+    slots_M, tokens_M = counts.pool_2P[:, counts.cells[START, nodes_A][owners_M] + ranks_M]
+    return owners_M, tokens_M, counts.cells[field, slots_M].clamp(min=1)
 
 
 def _node_keys(counts: Counts, nodes_N: Tensor, older_N: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ from parbyte.predict.row_stage import spread
 
 _HISTORY_SHARE = 16
 """One part in so many of the memory is the history."""
-_PIECE = 1 << 22
+_PIECE = 1 << 20
 """Elements of the rows that are made at a time, as each context may have V followers."""
 _SMALLEST_SHARE = 1e-15
 """Of the shorter contexts: below it they count no less, so that no ratio overflows."""
@@ -172,7 +172,7 @@ def posterior(counts: Counts, config: NgramConfig, places_N: Tensor, below_NV: T
         scale_A = 1.0 / (left_A * kappa_N[rows_A])
         gains_M = (seen_M - discount) * scale_A[owners_M]
         more_NV[rows_A[owners_M], tokens_M] += gains_M.to(more_NV.dtype)
-        seen_A = torch.zeros_like(nodes_A).scatter_add_(0, owners_M, seen_M)
+        seen_A = torch.zeros_like(nodes_A).scatter_add_(0, owners_M, seen_M.long())
         share_A = left_A / (left_A + (seen_A - discount * kinds_A))
         kappa_N[rows_A] = (kappa_N[rows_A] * share_A).clamp(min=_SMALLEST_SHARE)
     sums_NV = torch.logaddexp(below_NV, more_NV.log())
