@@ -123,6 +123,15 @@ def test_rows_do_not_depend_on_how_many_are_made_at_a_time(
     torch.testing.assert_close(pieces_BTV, whole_BTV, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_rows_and_always_the_same_bits() -> None:
+    rows_BTV, tokens_BT = some_rows(300, 120, 8), some_text(300, 120, 8)
+    wanted_BTV = rows_of(config_of(), rows_BTV, tokens_BT)
+    found = [rows_of(config_of(), rows_BTV.cuda(), tokens_BT) for _ in range(2)]
+    assert torch.equal(found[0], found[1])
+    torch.testing.assert_close(found[0].cpu(), wanted_BTV, atol=1e-5, rtol=0)
+
+
 def some_repeats(vocab: int, lanes: int, length: int) -> Tensor:
     rng = np.random.default_rng(0)
     tokens_BT = torch.from_numpy(rng.integers(1, vocab, (lanes, length)))

@@ -277,12 +277,13 @@ def walk(counts: Counts, places_N: Tensor) -> Iterator[tuple[int, Tensor, Tensor
 
 
 def followers(counts: Counts, nodes_A: Tensor, field: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return all contexts' followers: whose each is, its token, and its COUNT or KINDS, int64[M].
+    """Return all contexts' followers: whose each is, its token, and its COUNT or KINDS, ints[M].
 
-    What no longer context had, at the start of a document, still followed: its KINDS are 1.
+    Where a document begins there are no longer contexts: KINDS are 1 at least.
     """
     owners_M, ranks_M = _members(counts.cells[SIZE, nodes_A].long())
-    slots_M, tokens_M = counts.pool_2P[:, counts.cells[START, nodes_A][owners_M] + ranks_M]
+    at_M = counts.cells[START, nodes_A][owners_M] + ranks_M
+    slots_M, tokens_M = counts.pool_2P[:, at_M].long()
     return owners_M, tokens_M, counts.cells[field, slots_M].clamp(min=1)
 
 

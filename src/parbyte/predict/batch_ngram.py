@@ -56,6 +56,7 @@ class BatchNgramPredictor(Predictor):
         self.vocab_size, self.chunk = inner.vocab_size, inner.chunk
         self._inner, self._config, self._bos_id = inner, config, bos_id
         self._prior_N = np.empty(0, np.uint16) if prior_N is None else prior_N
+        self._counts: Counts | None = None
         self.restore()
 
     def count_bytes(self) -> int:
@@ -80,7 +81,7 @@ class BatchNgramPredictor(Predictor):
     @torch.inference_mode()
     def observe(self, chunk_BT: Tensor) -> None:
         """See Predictor. Counts the chunk; may forget the older half of the text."""
-        if self._counts is None:
+        if not self._is_open:
             self.log_probs(chunk_BT[:, :1])  # rows tell the device
         self._inner.observe(chunk_BT)
         super().observe(chunk_BT)
@@ -88,16 +89,17 @@ class BatchNgramPredictor(Predictor):
         observe_(self._counts, chunk_BT.to(self._counts.keys_S.device), self.chunk)
 
     def restore(self) -> None:
-        """See Predictor. Forgets all that was counted."""
+        """See Predictor. Forgets all that was counted; the next row makes new counts."""
         super().restore()
         self._inner.restore()
-        self._counts: Counts | None = None
+        self._is_open = False
 
     def _posterior(self, below_BTV: Tensor, tokens_BT: Tensor, *, first: int) -> Tensor:
         """Return the rows from a position of the chunk on; tokens_BT: all that stand before."""
         lanes, length, vocab = below_BTV.shape
-        if self._counts is None:
-            self._counts = self._open(lanes, below_BTV.device)
+        if self._counts is None or not self._is_open:
+            self._counts = None  # lets go of the memory before it is taken again
+            self._counts, self._is_open = self._open(lanes, below_BTV.device), True
         counts, device = self._counts, below_BTV.device
         assert counts.num_lanes == lanes, "restore() comes before another number of lanes"
         write_ahead_(counts, tokens_BT.to(device))
