@@ -2,16 +2,20 @@
 
     python benchmarks/ngram.py                       10 million tokens, order 22, 64 MiB
     python benchmarks/ngram.py --tokens 2000000 --order 8
+    python benchmarks/ngram.py --lanes 256 --tokens 1000000      the stage's two laws on many lanes
 
 The tokens are the bytes of the built-in text, over and over, one in twenty replaced by a random
 one, so that long contexts come back and new ones never end.
 
 table   each token is priced by all orders, then counted in all of them: no whole rows
 stage   the stage of a recipe: a whole row for each token, over a row below that knows nothing
+token   the same with many lanes, which count each token at once, in portable arithmetic
+chunk   the same, but all lanes are counted chunk by chunk, in torch
 """
 
 import argparse
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +41,15 @@ from parbyte.kernels.portable.counts import (
 )
 from parbyte.kernels.portable.evidence import Experts, counts_longer, find_path_
 from parbyte.kernels.portable.jit import compiled
+from parbyte.predict.batch_ngram import BatchNgramPredictor
 from parbyte.predict.expert_config import NgramConfig
 from parbyte.predict.mix import MixPredictor, as_mix, make_room_, new_experts
 from parbyte.predict.predictor import Predictor
 from parbyte.text.builtin import kjv_chapters
 
-RESULT = Path(__file__).parent / "results" / "ngram.json"
+RESULTS = Path(__file__).parent / "results"
 VOCAB, BOS, CHUNK, REPLACED = 257, 256, 4096, 0.05
+LANES_CHUNK = 64
 
 
 class Uniform(Predictor):
@@ -51,13 +57,13 @@ class Uniform(Predictor):
 
     is_portable = True
 
-    def __init__(self) -> None:
-        self.vocab_size, self.chunk = VOCAB, CHUNK
-        self._rows_1TV = torch.full((1, CHUNK, VOCAB), -math.log(VOCAB))
+    def __init__(self, lanes: int, chunk: int) -> None:
+        self.vocab_size, self.chunk = VOCAB, chunk
+        self._rows_BTV = torch.full((lanes, chunk, VOCAB), -math.log(VOCAB))
 
     def log_probs(self, tokens_BT: Tensor) -> Tensor:
         """See Predictor."""
-        return self._rows_1TV[:, : tokens_BT.shape[1]]
+        return self._rows_BTV[:, : tokens_BT.shape[1]]
 
     def observe(self, chunk_BT: Tensor) -> None:
         """See Predictor."""
@@ -76,28 +82,47 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=10_000_000)
     parser.add_argument("--order", type=int, default=22)
     parser.add_argument("--memory", type=int, default=NgramConfig().memory, help="bytes")
-    parser.add_argument("--json", type=Path, default=RESULT)
+    parser.add_argument("--lanes", type=int, default=1, help="more than 1: the two laws alone")
+    parser.add_argument("--json", type=Path, help="where to store the figures")
     args = parser.parse_args()
     torch.set_num_threads(1)
     stream_1N, config = tokens(args.tokens), NgramConfig(order=args.order, memory=args.memory)
-    table, stage = time_table(stream_1N, config), time_stage(stream_1N, config)
-    assert math.isclose(table["bits_per_token"], stage["bits_per_token"], rel_tol=1e-4)
+    if args.lanes > 1:
+        parts = time_laws(stream_1N, config, args.lanes)
+    else:
+        parts = {
+            "table": time_table(stream_1N, config),
+            "stage": time_stage(stream_1N, config, CHUNK),
+        }
+        bits = [part["bits_per_token"] for part in parts.values()]
+        assert math.isclose(*bits, rel_tol=1e-4)
     figures = {
-        "table": table,
-        "stage": stage,
+        **parts,
         "tokens": args.tokens,
+        "lanes": args.lanes,
         "order": args.order,
         "memory_key_bytes": args.memory,
         "machine": describe_machine(),
         "versions": describe_versions(),
     }
-    write_json(args.json, figures)
-    for name in ("table", "stage"):
+    name = "ngram_lanes.json" if args.lanes > 1 else "ngram.json"
+    write_json(args.json or RESULTS / name, figures)
+    for name, part in parts.items():
         print(
-            f"{name}: {args.tokens:,} tokens, {figures[name]['tokens_per_s']:,.0f} a second; "
-            f"at most {figures[name]['most_count_bytes']:,} of {args.memory:,} bytes; "
-            f"{figures[name]['bits_per_token']:.4f} bits a token"
+            f"{name}: {args.tokens:,} tokens, {part['tokens_per_s']:,.0f} a second; "
+            f"at most {part['most_count_bytes']:,} of {args.memory:,} bytes; "
+            f"{part['bits_per_token']:.4f} bits a token"
         )
+
+
+def time_laws(stream_1N: Tensor, config: NgramConfig, lanes: int) -> dict[str, Any]:
+    """Cut the stream into lanes; return speed, memory and bits of both laws of the stage."""
+    length = stream_1N.numel() // lanes
+    lanes_BN = stream_1N[0, : lanes * length].view(lanes, length)
+    return {
+        law: time_stage(lanes_BN, replace(config, learn=law), LANES_CHUNK)
+        for law in ("token", "chunk")
+    }
 
 
 def time_table(stream_1N: Tensor, config: NgramConfig) -> dict[str, Any]:
@@ -152,23 +177,24 @@ def price(experts: Experts, token: int, path_K: NDArray[np.int64]) -> float:
     return prob
 
 
-def time_stage(stream_1N: Tensor, config: NgramConfig) -> dict[str, Any]:
+def time_stage(stream_BN: Tensor, config: NgramConfig, chunk: int) -> dict[str, Any]:
     """Price and learn the stream by whole rows; return speed, memory and bits."""
-    predictor = MixPredictor(Uniform(), config, BOS)
-    predictor.log_probs(stream_1N[:, :CHUNK])
+    kind = BatchNgramPredictor if config.learn == "chunk" else MixPredictor
+    predictor = kind(Uniform(len(stream_BN), chunk), config, BOS)
+    predictor.log_probs(stream_BN[:, :chunk])
     predictor.restore()
     before, most, nats, watch = process_peak_bytes(), 0, 0.0, Stopwatch()
-    for part_1T in stream_1N.split(CHUNK, dim=1):
-        rows_1TV = predictor.log_probs(part_1T)
-        nats -= float(rows_1TV.gather(2, part_1T[..., None]).sum(dtype=torch.float64))
-        predictor.observe(part_1T)
+    for part_BT in stream_BN.split(chunk, dim=1):
+        rows_BTV = predictor.log_probs(part_BT)
+        nats -= float(rows_BTV.gather(2, part_BT[..., None]).sum(dtype=torch.float64))
+        predictor.observe(part_BT)
         most = max(most, predictor.count_bytes())
     assert most <= config.memory, f"{most:,} bytes of {config.memory:,}"
     return {
-        "tokens_per_s": stream_1N.numel() / watch.elapsed_s(),
+        "tokens_per_s": stream_BN.numel() / watch.elapsed_s(),
         "most_count_bytes": most,
         "peak_growth_bytes": process_peak_bytes() - before,
-        "bits_per_token": nats / stream_1N.numel() / math.log(2),
+        "bits_per_token": nats / stream_BN.numel() / math.log(2),
     }
 
 

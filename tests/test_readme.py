@@ -157,9 +157,12 @@ def test_set_up_is_done_once_and_again_when_the_requirements_change(
 
 def test_the_speed_of_the_counts_is_that_of_the_stored_result() -> None:
     page = (ROOT / "docs" / "eval-time.md").read_text(encoding="utf-8")
-    stored = table.read_results(table.RESULTS)["ngram"]
+    results = table.read_results(table.RESULTS)
+    stored, lanes = results["ngram"], results["ngram_lanes"]
     assert f"{stored['table']['tokens_per_s']:,.0f} updates and queries" in page
     assert f"{stored['stage']['tokens_per_s']:,.0f} tokens a second" in page
+    for law in (lanes["token"], lanes["chunk"]):
+        assert f"{law['tokens_per_s']:,.0f}" in page and f"{law['bits_per_token']:.4f}" in page
 
 
 def test_the_page_on_gpus_quotes_the_stored_results() -> None:

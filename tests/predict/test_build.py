@@ -95,6 +95,11 @@ def test_only_the_bare_network_has_a_twin(settings: dict[str, Any]) -> None:
         ({"stack": [{"kind": "mix", "mode": "linear", "start_weight": 1.5}]}, "start_weight"),
         ({"stack": [{"kind": "ngram", "order": 2, "lowest": 3}]}, "lowest"),
         ({"stack": [{"kind": "tilt", "memory": "1 TB"}]}, "memory"),
+        ({"stack": [{"kind": "ngram", "learn": "word"}]}, "learn"),
+        (
+            {"engine": "portable", "stack": [{"kind": "sse"}, {"kind": "ngram", "learn": "chunk"}]},
+            r"predict.stack\[1\].learn",
+        ),
     ],
 )
 def test_bad_settings_are_named(settings: dict[str, Any], named: str) -> None:

@@ -107,6 +107,7 @@ MIX = {"kind": "mix", "memory": 1 << 20}
 LINEAR = {**MIX, "mode": "linear"}
 GATED = {**MIX, "mode": "gated"}
 NGRAM = {"kind": "ngram", "memory": 1 << 20}
+BATCH_NGRAM = {"kind": "ngram", "learn": "chunk", "order": 8, "memory": 1 << 20}
 TILT = {"kind": "tilt", "memory": 1 << 20, "lowest": 1}
 SSE = {"kind": "sse"}
 BYTES = {"kind": "bytes", "memory": 1 << 20}
@@ -164,6 +165,8 @@ HONEST: dict[str, tuple[Callable[[], Predictor], int]] = {
     "linear mix over portable": (lambda: stacked(portable(12, 4), LINEAR), 12),
     "gated mix over portable": (lambda: stacked(portable(12, 5), GATED), 12),
     "n-gram posterior over neural": (lambda: stacked(neural(12, 5), NGRAM), 12),
+    "n-gram posterior by chunks over neural": (lambda: stacked(neural(12, 5), BATCH_NGRAM), 0),
+    "mix over n-gram posterior by chunks": (lambda: stacked(neural(12, 5), BATCH_NGRAM, MIX), 0),
     "tilt, mix and sse over portable": (lambda: stacked(portable(12, 5), TILT, MIX, SSE), 12),
     "bytes over portable": (lambda: stacked(portable(12, 5), BYTES), 12),
     "bytes over mix over neural": (lambda: stacked(neural(16, 16), MIX, BYTES), 16),

@@ -20,10 +20,11 @@ from parbyte.predict.adapter_config import (
     TemperatureConfig,
     TTTConfig,
 )
+from parbyte.predict.batch_ngram import BatchNgramPredictor
 from parbyte.predict.carried import CarriedPredictor
 from parbyte.predict.config import PredictConfig
 from parbyte.predict.etlb import EtlbPredictor
-from parbyte.predict.expert_config import BytesConfig, SseConfig
+from parbyte.predict.expert_config import BytesConfig, NgramConfig, SseConfig
 from parbyte.predict.lora import LoraPredictor
 from parbyte.predict.neural import NeuralPredictor
 from parbyte.predict.predictor import Predictor
@@ -159,6 +160,8 @@ def build_row_stage(
         return EtlbPredictor(inner, stage, bos_id)
     if isinstance(stage, TemperatureConfig):
         return TemperaturePredictor(inner, stage)
+    if isinstance(stage, NgramConfig) and stage.learn == "chunk":
+        return BatchNgramPredictor(inner, stage, bos_id, prior_N)
     from parbyte.predict.bytewise import BytesPredictor  # they load the compiler
     from parbyte.predict.mix import MixPredictor
     from parbyte.predict.sse import SsePredictor

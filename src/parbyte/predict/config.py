@@ -6,7 +6,7 @@ from typing import Any
 
 from parbyte.base.settings import require, setting
 from parbyte.predict.adapter_config import ADAPTED_ROWS, NETWORK_STAGES, TORCH_STAGES
-from parbyte.predict.expert_config import ROW_STAGES
+from parbyte.predict.expert_config import ROW_STAGES, NgramConfig
 
 STACK: Mapping[str, type] = {**NETWORK_STAGES, **ADAPTED_ROWS, **ROW_STAGES}
 """Kind -> settings of every stage that `predict.stack` may list."""
@@ -71,4 +71,11 @@ class PredictConfig:
                 "predict.engine",
                 got=self.engine,
                 want=f"'torch' with a stage '{stage.kind}' in predict.stack",
+            )
+            counts_chunks = isinstance(stage, NgramConfig) and stage.learn == "chunk"
+            require(
+                self.engine == "torch" or not counts_chunks,
+                f"predict.stack[{place}].learn",
+                got="chunk",
+                want=f"'token' with predict.engine = '{self.engine}'",
             )

@@ -138,6 +138,11 @@ class NgramConfig:
     method: str = _method()
     concentration: float = _concentration()
     discount: float = _discount()
+    learn: str = setting(
+        "token",
+        choices=("token", "chunk"),
+        doc="when counts are taken; chunk: all lanes and positions at once, in torch",
+    )
     memory: int = _memory()
 
     def __post_init__(self) -> None:

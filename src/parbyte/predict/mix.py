@@ -35,7 +35,7 @@ from parbyte.predict.expert_config import (
     TiltConfig,
 )
 from parbyte.predict.predictor import Predictor
-from parbyte.predict.row_stage import RowStage
+from parbyte.predict.row_stage import RowStage, spread
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -75,7 +75,7 @@ class MixPredictor(RowStage):
 
     def _open(self, num_lanes: int) -> None:
         shape = (num_lanes, self.vocab_size)
-        prior_BT = _spread(self._prior_N, num_lanes, self._bos_id)
+        prior_BT = spread(self._prior_N, num_lanes, self._bos_id)
         self._experts = new_experts(self._mix, *shape, self.chunk, self._bos_id, prior_BT.size)
         self._make_room(1)
         _read_prior_(self._experts, prior_BT, self._mix.kind)
@@ -133,16 +133,6 @@ class MixPredictor(RowStage):
             longer = np.empty((2 * most, 2), np.int64)
             longer[:used] = experts.undo[:used]
             self._experts = experts._replace(undo=longer)
-
-
-def _spread(prior_N: NDArray[np.uint16], num_lanes: int, bos_id: int) -> NDArray[np.int32]:
-    """Return a part of the text for each lane, ended by BOS: int32[B, T]; T = 0 without text."""
-    length = -(-len(prior_N) // num_lanes)
-    lanes_BT = np.full((num_lanes, length + 1 if length else 0), bos_id, np.int32)
-    for b, lane_T in enumerate(lanes_BT):
-        part_T = prior_N[b * length : (b + 1) * length]
-        lane_T[: len(part_T)] = part_T
-    return lanes_BT
 
 
 def _read_prior_(experts: Experts, prior_BT: NDArray[np.int32], kind: str) -> None:
