@@ -49,6 +49,7 @@ STACKS: dict[str, list[dict[str, Any]]] = {
     "n-gram, Witten-Bell": [{"kind": "ngram", "method": "witten-bell"}],
     "n-gram, PPM-D": [{"kind": "ngram", "method": "ppmd"}],
     "n-gram, Kneser-Ney": [NGRAM],
+    "the same, learned chunk by chunk": [{**NGRAM, "learn": "chunk"}],
     "tilt": [{"kind": "tilt"}],
     "mix of n-grams": [{"kind": "mix", "experts": [NGRAM]}],
     "mix of n-grams, match": [{"kind": "mix", "experts": EXPERTS[:2]}],
@@ -167,7 +168,7 @@ def stacked(stack: list[dict[str, Any]], artifact: Artifact, tape: Tape, data: P
     """Return the stages over the recorded rows, or over the network if they adapt it."""
     settings = {**artifact.predict, "stack": stack}
     kinds = [stage["kind"] for stage in stack]
-    if any(kind in TORCH_STAGES for kind in kinds):
+    if any(kind in TORCH_STAGES for kind in kinds) or any("learn" in stage for stage in stack):
         settings["engine"] = "torch"
     if kinds and kinds[0] in NETWORK_STAGES:
         return build_predictor(replace(artifact, predict=settings))
