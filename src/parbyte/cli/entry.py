@@ -80,7 +80,7 @@ def _end(error: Exception) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _PIPE_CLOSED
     if isinstance(cause, OSError) and cause.errno in _REFUSALS:
-        line = resource_error(cause, Path(str(cause.filename or "a file")))
+        line = resource_error(cause, Path(str(cause.filename or "the output")))
         return _complain(str(line), WRONG_INPUT)
     if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
         line = ResourceError("out of memory: lower train.micro_batch_tokens or codec.lanes")
