@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from parbyte.base.errors import ParbyteError
 from parbyte.cli import main
 from parbyte.cli.app import app
+from parbyte.cli.entry import crashes_kept_in
 
 COMMANDS = (
     "run",
@@ -58,6 +60,7 @@ def test_every_help_shows_an_example_and_the_common_options(
     assert code == 0
     assert f"Example: parbyte {name}" in out
     assert "--json" in out and "--quiet" in out
+    assert "[[" not in out and "--no-" not in out
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -99,6 +102,12 @@ def test_version_is_one_line(say: Callable[..., Any]) -> None:
         (["run", "tiny", "--set", "train.seconds=1e9"], "180"),
         (["decompress", "pyproject.toml", "pyproject.toml"], "-o OUT"),
         (["score", "tiny", "pyproject.toml", "--set", "train.seed=1"], "--set"),
+        (["score", "tiny", "--lanes", "8"], "--lanes"),
+        (["audit", "runs/demo", "--vocab", "9"], "--vocab"),
+        (["audit", "runs/demo", "--deep-steps", "9"], "--deep-steps"),
+        (["data", "tiny", "--shards", "80"], "--shards"),
+        (["data", "fineweb", "--set", "train.seed=1"], "--set"),
+        (["doctor", "--set", "train.seed=1"], "--set"),
     ],
 )
 def test_a_mistake_is_one_line_and_2(words: list[str], hint: str, say: Callable[..., Any]) -> None:
@@ -160,6 +169,16 @@ def test_a_bug_of_ours_is_3_and_its_traceback_is_kept(
     assert (code, out, len(err.splitlines())) == (3, "", 1)
     assert str(run / "parbyte-crash.txt") in err
     assert "nothing to divide by" in (run / "parbyte-crash.txt").read_text()
+
+
+def test_a_kept_traceback_goes_once_a_command_goes_well(tmp_path: Path) -> None:
+    (tmp_path / "parbyte-crash.txt").write_text("of a bug long gone")
+    with pytest.raises(ParbyteError), crashes_kept_in(tmp_path):
+        raise ParbyteError("a mistake of the user's")
+    assert (tmp_path / "parbyte-crash.txt").is_file()
+    with crashes_kept_in(tmp_path):
+        (tmp_path / "result").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ WEIGHTS_FILE = "weights.safetensors"
 DATA_FOLDER = "data"
 HELDOUT_FILE = "data/heldout.txt"
 RESTORED_FILE = "restored.txt"
+CRASH_FILE = "parbyte-crash.txt"
 _LOCK_FILE = ".lock"
 _FORMAT = 1
 

@@ -274,6 +274,8 @@ def _prove_heldout(run: Run, records: Records) -> StageResult:
     from parbyte.text.manifest import load_manifest
 
     heldout = load_manifest(run.path(DATA_FOLDER)).splits["heldout"]
+    # An earlier proof's text would be taken for this one's, should this one fail.
+    run.path(RESTORED_FILE).unlink(missing_ok=True)
     result = prove(
         run.path(ARTIFACT_FILE),
         run.path(BITSTREAM_FILE),

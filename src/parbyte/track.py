@@ -76,7 +76,7 @@ def read_toml(path: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise RecipeError(f"cannot read '{path}': {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise RecipeError(f"'{path}' is no text file: {error.reason}") from None
+        raise RecipeError(f"'{path}' is no TOML: it is not UTF-8 text, {error.reason}") from None
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"'{path}' is no TOML: {error}") from None
     except RecursionError:

@@ -62,6 +62,14 @@ def test_an_honest_artifact_is_certified(
     assert made == {f"T{n}" for n in range(1, 13)} - {"T5"}
 
 
+def test_a_text_without_bytes_is_refused(
+    artifact: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").touch()
+    assert main(["audit", str(artifact), "--text", str(tmp_path / "empty")]) == 2
+    assert "'" + str(tmp_path / "empty") + "' is empty" in capfd.readouterr().err
+
+
 def test_a_command_that_peeks_is_invalid(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     script = tmp_path / "score.py"
     script.write_text(PEEKING)

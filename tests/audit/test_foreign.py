@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from parbyte.audit.flip import check_flip
 from parbyte.audit.foreign import CommandScorer, FunctionScorer, load_function
@@ -73,6 +74,31 @@ def test_a_command_that_fails_is_one_line(tmp_path: Path, body: str, complaint: 
 def test_a_command_that_cannot_start_is_one_line() -> None:
     with pytest.raises(RecipeError, match="cannot start"):
         CommandScorer("/no/such/program", vocab_size=16)
+
+
+def test_a_function_that_fails_is_one_line_with_its_place() -> None:
+    def fails(tokens: np.ndarray) -> np.ndarray:
+        raise ValueError(f"no price\nfor {len(tokens)} tokens")
+
+    scorer = FunctionScorer(fails, name="mine:fails", vocab_size=9)
+    complaint = r"^scorer 'mine:fails' failed: ValueError: no price for 3 tokens \(.*test_foreign"
+    with pytest.raises(DataError, match=complaint):
+        scorer.score(np.zeros(3, np.uint16))
+
+
+def test_prices_that_are_no_array_are_one_line() -> None:
+    def learning(tokens: np.ndarray) -> torch.Tensor:
+        return torch.zeros(len(tokens), requires_grad=True)
+
+    with pytest.raises(DataError, match="no usable 'nats'"):
+        FunctionScorer(learning, name="mine", vocab_size=9).score(np.zeros(3, np.uint16))
+
+
+def test_a_module_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "no_python_at_all.py").write_text("def score(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RecipeError, match="cannot import 'no_python_at_all': SyntaxError"):
+        load_function("no_python_at_all:score")
 
 
 @pytest.mark.parametrize("name", ["json", "json:", "no_such_module_here:score", "json:no_such"])

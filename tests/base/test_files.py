@@ -77,6 +77,11 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_in_place_of_a_file_is_refused_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="it is a folder"), atomic_file(tmp_path):
+        pytest.fail("the work was begun")
+
+
 def test_a_file_in_place_of_a_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ResourceError, match="a file stands where a folder is needed"):

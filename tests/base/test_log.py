@@ -56,6 +56,13 @@ def test_plain_progress_speaks_at_intervals_and_at_the_end(
     assert "bpb 2.0" in lines[0] and "6 s left" in lines[0] and "0 s left" in lines[1]
 
 
+def test_the_end_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console().progress("score", 4) as bar:
+        for done in (4, 4, 5):
+            bar.update(done)
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_nothing_to_do_is_finished_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     with Console().progress("score", 0) as bar:
         bar.update(0)

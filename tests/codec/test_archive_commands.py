@@ -60,6 +60,21 @@ def test_a_folder_becomes_one_file_and_a_folder_again(
     assert (code, "no document 9" in err) == (2, True)
 
 
+def test_a_file_is_replaced_only_if_it_was_named(
+    tmp_path: Path, artifact_path: Path, say: Say
+) -> None:
+    letter = tmp_path / "letter.txt"
+    letter.write_bytes(b"as it was")
+    assert say("compress", artifact_path, letter, "-q")[0] == 0
+    letter.write_bytes(b"written on since")
+    code, _, err = say("decompress", artifact_path, tmp_path / "letter.txt.pby", "-q")
+    assert (code, f"-o {letter}" in err) == (2, True)
+    assert letter.read_bytes() == b"written on since"
+    words = ("decompress", artifact_path, tmp_path / "letter.txt.pby", "-o", letter, "-q")
+    assert say(*words)[0] == 0
+    assert letter.read_bytes() == b"as it was"
+
+
 def test_what_is_whole_of_a_damaged_file_is_saved(
     tmp_path: Path, artifact_path: Path, say: Say
 ) -> None:

@@ -140,8 +140,30 @@ def test_a_damaged_bitstream_is_not_proven_and_the_scorecard_says_so(
     answer = parbyte("prove", run)
     assert answer.code == 1
     assert "certified no" in answer.out and "damaged" in answer.out
+    assert "not decoded back" in answer.out
+    assert not (run / "restored.txt").exists()
     scorecard = json.loads((run / "scorecard.json").read_text())
     assert scorecard["certified"] is False and scorecard["reason"]
+
+
+def test_a_verdict_is_told_even_if_no_report_can_be_drawn(run: Path, parbyte: Command) -> None:
+    (run / "explanation.json").unlink()
+    assert parbyte("prove", run).code == 0
+    model = run / "model.parbyte"
+    whole = model.read_bytes()
+    model.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    answer = parbyte("prove", run, "--json")
+    assert answer.code == 1 and "report: left out: " in answer.err
+    assert "damaged" in json.loads(answer.out)["reason"]
+
+
+def test_a_book_of_another_version_is_refused_with_a_remedy(run: Path, parbyte: Command) -> None:
+    book = run / "stages.json"
+    stages = json.loads(book.read_text())
+    del stages["stages"]["compress"]["outputs"]["heldout.pby"]
+    book.write_text(json.dumps(stages))
+    answer = parbyte("prove", run)
+    assert answer.code == 2 and "no 'heldout.pby'" in answer.complaint
 
 
 def test_another_text_of_the_same_length_is_not_proven(run: Path, parbyte: Command) -> None:

@@ -212,8 +212,17 @@ def test_only_coded_numbers_have_bytes_behind_them() -> None:
     assert rows["xz"].compressed_bytes == 275 and not rows["xz"].is_ours
 
 
+def test_the_page_says_where_the_bitstream_decodes(make_run: MakeRun) -> None:
+    run = make_run()
+    assert "another is refused" in read_page(run)[1].text
+    (run / "recipe.toml").write_text('[predict]\nengine = "portable"\n')
+    text = read_page(run)[1].text
+    assert "on any processor" in text and "another is refused" not in text
+
+
 def a_verdict(**changes: Any) -> dict[str, Any]:
     check = {"check": "T1", "title": "future flip", "passed": False, "seconds": 1.5}
+    figures = {"worst_nats": 0.25, "sha256": {"absent": "ab" * 32}, "walls": "those of " + "x" * 40}
     finding = {"check": "T1", "title": "future flip", "severity": "violation", "figures": {}}
     return {
         "format": 1,
@@ -221,7 +230,7 @@ def a_verdict(**changes: Any) -> dict[str, Any]:
         "artifact_sha256": "ef" * 32,
         "verdict": "invalid",
         "findings": [{**finding, "evidence": "token <5> moved", "rule": "It may not."}],
-        "checks": [{**check, "figures": {"worst_nats": 0.25, "sha256": {"absent": "ab" * 32}}}],
+        "checks": [{**check, "figures": figures}],
         "not_tested": [{"check": "T5", "title": "independence", "reason": "no time"}],
         **changes,
     }
@@ -234,7 +243,7 @@ def test_the_page_shows_the_verdict_on_its_artifact(make_run: MakeRun) -> None:
     for text in (
         "What the audit found: invalid",
         "T1 future flip violation : token <5> moved It may not.",
-        "worst nats 0.25; sha256 absent abababababab 1.5 s failed",
+        "worst nats 0.25; sha256 absent abababababab; walls those of " + "x" * 40 + " 1.5 s failed",
         "T5 independence no time",
     ):
         assert text in page.text

@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,13 +44,23 @@ class FunctionScorer(Scorer):
         """See Scorer."""
         if self.takes_apart:
             return self.score_apart(stream_N[:-1], stream_N[1:])
-        return to_scores(self._function(stream_N.copy()), len(stream_N), self.name)
+        return to_scores(self._call(stream_N.copy()), len(stream_N), self.name)
 
     def score_apart(self, inputs_M: Stream, targets_M: Stream) -> Scores:
         """See Scorer."""
         # A stream of one token asks for nothing.
-        nats_M = self._function(inputs_M.copy(), targets_M.copy()) if len(targets_M) else []
+        nats_M = self._call(inputs_M.copy(), targets_M.copy()) if len(targets_M) else []
         return behind_first(to_scores(nats_M, len(targets_M), self.name))
+
+    def _call(self, *streams: Stream) -> Any:
+        try:
+            return self._function(*streams)
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"'{place.filename}', line {place.lineno}"
+            raise DataError(
+                f"scorer '{self.name}' failed: {_in_a_line(error)} ({where})"
+            ) from error
 
 
 class CommandScorer(Scorer):
@@ -113,7 +124,7 @@ class CommandScorer(Scorer):
 def load_function(name: str) -> ScoreFunction:
     """Import `module:function`; the current folder counts as a place for modules.
 
-    Raises RecipeError if there is no such module or function.
+    Raises RecipeError if there is no such module or function, or if the module fails.
     """
     module_name, _, function_name = name.partition(":")
     if not module_name or not function_name:
@@ -123,12 +134,16 @@ def load_function(name: str) -> ScoreFunction:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise RecipeError(f"cannot import '{module_name}': {error}") from None
+    except Exception as error:
+        raise RecipeError(f"cannot import '{module_name}': {_in_a_line(error)}") from error
     function = getattr(module, function_name, None)
     if not callable(function):
         raise RecipeError(f"module '{module_name}' has no function '{function_name}'")
     return function
+
+
+def _in_a_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:_SHOWN]}"
 
 
 def _num_parameters(function: ScoreFunction) -> int:

@@ -122,7 +122,8 @@ def to_scores(answer: Any, length: int, name: str) -> Scores:
         total, num_bytes = table.get("total"), table.get("bytes")
         total = None if total is None else float(total)
         num_bytes = None if num_bytes is None else int(num_bytes)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        # RuntimeError: torch gives no array of a tensor that wants its gradient.
         raise DataError(f"scorer '{name}' gave no usable 'nats': {error}") from None
     if "positions" not in table and len(prices) != length:
         raise DataError(f"scorer '{name}' gave {len(prices):,} prices for {length:,} tokens")

@@ -19,6 +19,9 @@ def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
     Raises ResourceError when the folder cannot be written or the disk is full.
     """
+    if path.is_dir():
+        # The renaming would refuse it too, but only after all the work.
+        raise ResourceError(f"cannot write '{path}': it is a folder; name a file")
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -46,6 +46,7 @@ class Progress:
         self._total = max(total, 1e-9)
         self._started_at = now_s()
         self._said_at = self._started_at
+        self._is_finished = False
         self._bar = None
         if console.live:
             from rich.console import Console as RichConsole
@@ -83,10 +84,10 @@ class Progress:
             self._bar.update(self._task, completed=done, figures=shown)
             return
         now = now_s()
-        finished = done >= self._total
-        if self._console.quiet or (now - self._said_at < _PLAIN_INTERVAL_S and not finished):
+        finishes = done >= self._total and not self._is_finished
+        if self._console.quiet or (now - self._said_at < _PLAIN_INTERVAL_S and not finishes):
             return
-        self._said_at = now
+        self._said_at, self._is_finished = now, done >= self._total
         left = (now - self._started_at) * (self._total - done) / done if done > 0 else 0.0
         percent = min(100.0, 100.0 * done / self._total)
         self._console.say(f"{self._title} {percent:5.1f}%  {shown}  {max(left, 0.0):.0f} s left")

@@ -107,7 +107,7 @@ def decompress(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
-    """Restore what was compressed, byte for byte; default: FILE without its .pby."""
+    """Restore what was compressed, byte for byte; default: FILE without its .pby, if new."""
     source, artifact = _input(file), artifact_path(model)
     if doc is not None and (salvage or out is None):
         raise RecipeError("--doc needs -o OUT, or -o - for standard output, and no --salvage")
@@ -116,6 +116,8 @@ def decompress(
     result_path = out or (_PIPE if file == _PIPE else file.with_suffix(""))
     if result_path != _PIPE and file != _PIPE and result_path.resolve() == file.resolve():
         raise DataError(f"'{result_path}' would overwrite its own source: choose another output")
+    if out is None and result_path.is_file():
+        raise DataError(f"'{result_path}' exists: to replace it, name it with -o {result_path}")
     from parbyte.codec.restore import restore
 
     sink, console = _output(result_path, as_json), console_for(quiet=quiet)

@@ -9,7 +9,7 @@ from parbyte.base.errors import RecipeError
 from parbyte.base.files import write_json
 from parbyte.base.log import Console, console_for
 from parbyte.cli.entry import DONE, NOT_PROVEN, crashes_kept_in
-from parbyte.cli.options import JsonOption, QuietOption, artifact_path
+from parbyte.cli.options import JsonOption, QuietOption, artifact_path, refuse_options
 from parbyte.cli.output import Row, emit
 from parbyte.codec.config import CodecConfig
 from parbyte.pipeline import report_again
@@ -23,8 +23,9 @@ _DEEP_STEPS = 50
 
 
 def audit(
+    context: typer.Context,
     subject: Annotated[
-        str | None, typer.Argument(metavar="[RUN|MODEL]", help="A run folder or an artifact.")
+        str | None, typer.Argument(metavar="RUN|MODEL", help="A run folder or an artifact.")
     ] = None,
     text: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Text to score; of a run: its held-out.")
@@ -57,6 +58,10 @@ def audit(
     is_run = subject is not None and text is None and is_run_folder(subject)
     if deep and not is_run:
         raise RecipeError("--deep builds a run's artifact anew: give a RUN, and no --text")
+    if subject is not None:
+        refuse_options(context, ("vocab", "bos", "chunk"), "belongs to --scorer or --command")
+    if not deep:
+        refuse_options(context, ("deep_steps",), "belongs to --deep: give both, or neither")
     config, console = AuditConfig(noise_tokens=noise), console_for(quiet=quiet)
     if subject is None:
         if text is not None:

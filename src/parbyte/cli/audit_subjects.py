@@ -98,6 +98,8 @@ def audit_model(
 
     artifact = load_artifact(path)
     data = input_file(text).read_bytes() if text else next(iter(kjv_chapters()))
+    if not data:
+        raise DataError(f"'{text}' is empty: there is nothing to score")
     data = data[: codec.frame_bytes]
     sample = data[:_DECODED_SAMPLE_BYTES]
     with tempfile.TemporaryDirectory(prefix="parbyte-audit-") as name:

@@ -10,7 +10,7 @@ import typer
 
 from parbyte.base.machine import describe_machine, describe_versions
 from parbyte.cli.entry import DONE
-from parbyte.cli.options import JsonOption, QuietOption, SetOption
+from parbyte.cli.options import JsonOption, QuietOption, SetOption, refuse_options
 from parbyte.cli.output import Row, emit
 
 _OPTIONAL = {"huggingface_hub": "hub", "pyarrow": "hub", "triton": "torch for CUDA"}
@@ -20,14 +20,20 @@ _TIMED_STEPS = 3
 
 
 def doctor(
+    context: typer.Context,
     recipe: Annotated[
-        str | None, typer.Argument(help="Also time some training steps of it, without its text.")
+        str | None,
+        typer.Argument(
+            metavar="RECIPE", help="Also time some training steps of it, without its text."
+        ),
     ] = None,
     set_: SetOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
     """Show what this machine can do, with a quick speed test; of a recipe too, if one is named."""
+    if recipe is None:
+        refuse_options(context, ("set_",), "belongs to a RECIPE: name one")
     import torch
 
     from parbyte.train.speed import matmul_flops

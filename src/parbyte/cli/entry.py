@@ -18,10 +18,10 @@ import typer
 
 from parbyte.base.errors import ParbyteError, ResourceError
 from parbyte.base.files import resource_error
+from parbyte.run_folder import CRASH_FILE
 
 DONE, NOT_PROVEN, WRONG_INPUT, OUR_BUG, INTERRUPTED = 0, 1, 2, 3, 130
 _PIPE_CLOSED = 141
-_CRASH_FILE = "parbyte-crash.txt"
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 # typer exports its usage errors only through this subclass, whatever click it is built on.
 _ClickError = typer.BadParameter.__mro__[2]
@@ -37,9 +37,10 @@ class Crash(Exception):
 
 @contextmanager
 def crashes_kept_in(folder: Path) -> Iterator[None]:
-    """Let an unexpected error leave its traceback in `folder`."""
+    """Let an unexpected error leave its traceback in `folder`, until a command goes well there."""
     try:
         yield
+        (folder / CRASH_FILE).unlink(missing_ok=True)
     except ParbyteError:
         raise
     except Exception as error:
@@ -79,7 +80,7 @@ def _end(error: Exception) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _PIPE_CLOSED
     if isinstance(cause, OSError) and cause.errno in _REFUSALS:
-        line = resource_error(cause, Path(str(cause.filename or "a file")))
+        line = resource_error(cause, Path(str(cause.filename or "the output")))
         return _complain(str(line), WRONG_INPUT)
     if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
         line = ResourceError("out of memory: lower train.micro_batch_tokens or codec.lanes")
@@ -98,7 +99,7 @@ def _usage_line(error: BaseException) -> str:
 def _keep_traceback(error: BaseException, folder: Path) -> int:
     lines = "".join(traceback.format_exception(error))
     for place in (folder, Path(tempfile.gettempdir())):
-        path = place / _CRASH_FILE
+        path = place / CRASH_FILE
         try:
             path.write_text(lines)
         except OSError:

@@ -21,26 +21,31 @@ from parbyte.cli.options import (
     artifact_path,
     codec_config,
     input_file,
+    refuse_options,
 )
 from parbyte.cli.output import Row, emit, stage_rows
 from parbyte.cli.run_commands import advance
 from parbyte.codec.config import CodecConfig
 
 _CODEC = CodecConfig()
+_CODEC_OPTIONS = ("lanes", "threads", "device")
 _BAR_BLOCKS = 24
 
 
 def score(
+    context: typer.Context,
     model: Annotated[
         str, typer.Argument(metavar="MODEL|RECIPE", help="An artifact; or a recipe or run folder.")
     ],
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="The text.")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="The text.")] = None,
     lanes: LanesOption = _CODEC.lanes,
     threads: ThreadsOption = _CODEC.threads,
     device: DeviceOption = _CODEC.device,
     out: OutOption = None,
     set_: SetOption = None,
-    explain: Annotated[bool, typer.Option(help="Show what each stage is worth.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show what each stage is worth.")
+    ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
@@ -48,6 +53,9 @@ def score(
     if file is None:
         if explain:
             raise RecipeError("--explain needs a FILE; a run's own is in its explanation.json")
+        refuse_options(
+            context, _CODEC_OPTIONS, "belongs to a FILE; of a recipe, --set codec.KEY=VALUE"
+        )
         return advance(model, out, set_, as_json, quiet, until="score")
     if set_ or out:
         raise RecipeError("--set and --out belong to a recipe: leave them out with a FILE")
@@ -78,7 +86,8 @@ def score(
 def inspect(
     model: ModelArgument,
     text: Annotated[
-        Path | None, typer.Option(help="Measure on it what each tensor's rounding costs.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Measure on it what each tensor's rounding costs."),
     ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -97,7 +106,7 @@ def inspect(
 
 def generate(
     model: ModelArgument,
-    prompt: Annotated[str, typer.Option(help="The text to go on from.")] = "",
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="The text to go on from.")] = "",
     tokens: Annotated[int, typer.Option(min=1, help="Tokens to draw at most.")] = 200,
     temperature: Annotated[float, typer.Option(min=0.0, help="0: always the likeliest.")] = 0.8,
     seed: Annotated[int, typer.Option(help="Decides what is drawn.")] = 0,

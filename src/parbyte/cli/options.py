@@ -1,11 +1,12 @@
 """Arguments and options that several commands share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from parbyte.base.errors import DataError
+from parbyte.base.errors import DataError, RecipeError
 from parbyte.base.settings import read_table
 from parbyte.codec.bitstream import MAX_LANES
 from parbyte.codec.config import CodecConfig
@@ -46,6 +47,15 @@ def codec_config(lanes: int, threads: int, device: str, frame_bytes: int) -> Cod
     """Return the settings that the options stand for. Raises RecipeError."""
     settings = {"lanes": lanes, "threads": threads, "device": device, "frame_bytes": frame_bytes}
     return read_table(CodecConfig, settings, where="options", section="codec")
+
+
+def refuse_options(context: typer.Context, names: Sequence[str], reason: str) -> None:
+    """Refuse options that would be ignored: raise RecipeError with the first that was given."""
+    flags = {param.name: param.opts[0] for param in context.command.params}
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise RecipeError(f"{flags[name]} {reason}")
 
 
 def artifact_path(model: Path) -> Path:

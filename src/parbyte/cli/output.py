@@ -23,13 +23,15 @@ def emit(result: Mapping[str, Any], rows: Sequence[Row], *, as_json: bool) -> No
 
 def scorecard_rows(scorecard: Mapping[str, Any], report: Path) -> list[Row]:
     """Return the lines that end a run."""
-    lanes = f"{scorecard['lanes']} lanes"
+    lanes = "1 lane" if scorecard["lanes"] == 1 else f"{scorecard['lanes']:,} lanes"
+    is_decoded = scorecard["checks"]["decoded_equal"]["passed"]
+    kind = "coded" if is_decoded else "size of the bitstream, which was not decoded back"
     verdict = "yes" if scorecard["certified"] else "no"
     failed = [name for name, check in scorecard["checks"].items() if not check["passed"]]
     seconds = scorecard["stage_seconds"]
     rows = [
         ("certified", verdict, scorecard["reason"] or "decoded back by a fresh process"),
-        ("bpb", f"{scorecard['coded_bpb']:.4f}", f"coded, {lanes}"),
+        ("bpb", f"{scorecard['coded_bpb']:.4f}", f"{kind}, {lanes}"),
         ("bpb", f"{scorecard['measured_bpb']:.4f}", f"measured, {lanes}"),
         ("text", f"{scorecard['text_bytes']:,} bytes", f"held-out part of {scorecard['corpus']}"),
         (

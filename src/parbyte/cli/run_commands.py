@@ -10,7 +10,14 @@ from parbyte.base.files import read_json
 from parbyte.base.log import Console, console_for
 from parbyte.base.world import world_from_environment
 from parbyte.cli.entry import DONE, NOT_PROVEN, crashes_kept_in
-from parbyte.cli.options import JsonOption, OutOption, QuietOption, RecipeArgument, SetOption
+from parbyte.cli.options import (
+    JsonOption,
+    OutOption,
+    QuietOption,
+    RecipeArgument,
+    SetOption,
+    refuse_options,
+)
 from parbyte.cli.output import Row, emit, scorecard_rows
 from parbyte.pipeline import LAST_STAGE, prove_again, run_stages
 from parbyte.recipe import is_run_folder, load_recipe
@@ -41,6 +48,7 @@ def run(
 
 
 def data(
+    context: typer.Context,
     recipe: Annotated[
         str, typer.Argument(metavar="RECIPE", help="As for `run`; or `fineweb` to fetch it.")
     ],
@@ -60,7 +68,9 @@ def data(
 ) -> int:
     """Prepare the text of a recipe; `data fineweb` fetches the contest's token shards."""
     if recipe != _FINEWEB or Path(recipe).exists():
+        refuse_options(context, ("variant", "shards", "endpoint"), f"belongs to `data {_FINEWEB}`")
         return advance(recipe, out, set_, as_json, quiet, until="data")
+    refuse_options(context, ("set_",), f"belongs to a recipe, `data {_FINEWEB}` is none")
     from parbyte.text.hub import download_fineweb
 
     files = download_fineweb(

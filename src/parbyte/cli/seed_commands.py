@@ -21,7 +21,7 @@ _EXCERPT_BYTES = 1 << 14
 
 def seed(
     recipe: Annotated[
-        str, typer.Argument(metavar="[RECIPE|RUN]", help="What is trained, or was.")
+        str, typer.Argument(metavar="RECIPE|RUN", help="What is trained, or was.")
     ] = _RECIPE,
     text: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Text to score; default: held-out text.")

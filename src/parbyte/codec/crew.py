@@ -112,7 +112,7 @@ class _News:
         now_s = self._watch.elapsed_s()
         if now_s - self._told_s >= _NEWS_EVERY_S:
             self._told_s = now_s
-            self._console.say(f"{self._frames:,} frames, {tokens / now_s:,.0f} tokens/s")
+            self._console.say(f"frames {self._frames:,}, {tokens / now_s:,.0f} tokens/s")
 
 
 class _Stopped(Exception):

@@ -4,6 +4,7 @@ The same run folder gives the same page, byte for byte: no clock, no random ids.
 """
 
 import shlex
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -163,9 +164,14 @@ def _view(evidence: Evidence, baselines: Sequence[Baseline]) -> dict[str, Any]:
         ],
         "heat": evidence.heat,
         "recipe": evidence.recipe,
+        "is_portable": _is_portable(evidence.recipe),
         "sample": evidence.sample,
         "verdict": show_verdict(evidence.verdict) if evidence.verdict else None,
     }
+
+
+def _is_portable(recipe: str) -> bool:
+    return tomllib.loads(recipe).get("predict", {}).get("engine") == "portable"
 
 
 def _named_parts(parts: Mapping[str, int]) -> dict[str, int]:

@@ -9,7 +9,7 @@ from parbyte.base.files import read_json
 
 VERDICT_FILE = "verdict.json"
 _FORMAT = 1
-_HASH_CHARACTERS = 40
+_SHOWN_OF_A_HASH = 12
 
 
 def read_verdict(folder: Path, artifact_sha256: str) -> Mapping[str, Any] | None:
@@ -43,8 +43,8 @@ def _figures(name: str, value: Any) -> Iterator[str]:
             yield from _figures(f"{name} {key.replace('_', ' ')}".strip(), inner)
     elif isinstance(value, list):
         yield f"{name}: {len(value):,}" if value else f"{name}: none"
-    elif isinstance(value, str) and len(value) > _HASH_CHARACTERS:
-        yield f"{name} {value[:12]}"
+    elif isinstance(value, str) and "sha256" in name:
+        yield f"{name} {value[:_SHOWN_OF_A_HASH]}"
     elif isinstance(value, bool) or value is None:
         yield f"{name}: {'not given' if value is None else 'yes' if value else 'no'}"
     else:

@@ -100,10 +100,13 @@ def plan_splits(size: CorpusSize, config: TextConfig) -> SplitPlan:
     if size.num_documents < needed:
         names = ["training", *["development"] * has_dev, *["held-out"] * has_heldout]
         plural = "" if size.num_documents == 1 else "s"
+        more = 'set text.documents = "paragraphs"'
+        if config.documents == "paragraphs":
+            more = "part its paragraphs by empty lines"
         raise DataError(
             f"corpus '{config.corpus}' has {size.num_documents} document{plural}, {needed} are "
-            f'needed ({", ".join(names)}): set text.documents = "paragraphs", add files, or '
-            f"give the held-out text as text.heldout"
+            f"needed ({', '.join(names)}): {more}, add files, or "
+            "give the held-out text as text.heldout"
         )
     heldout_at = size.num_bytes - round(size.num_bytes * config.heldout_fraction * has_heldout)
     dev_at = heldout_at - round(heldout_at * config.dev_fraction)
