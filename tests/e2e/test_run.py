@@ -47,6 +47,8 @@ def test_a_toy_run_ends_certified_with_every_number_on_its_scorecard(finished: P
     assert set(scorecard["stage_seconds"]) == set(STAGES) - {"report"}
     assert scorecard["steps"] == 20 and scorecard["tokens"] == 20 * 512
     assert scorecard["checks"]["decoded_equal"]["passed"]
+    agreement = scorecard["checks"]["coded_minus_measured_percent"]
+    assert agreement["passed"] and 0.2 < agreement["value"] < agreement["high"]
     for key in ("seed", "hashes", "hardware", "versions", "encode_tokens_per_second"):
         assert key in scorecard
 
