@@ -39,7 +39,7 @@ def climbed(tmp_path_factory: pytest.TempPathFactory, make_toy: Callable[[Path],
 @pytest.fixture(scope="module", autouse=True)
 def _quick_audit() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        quick = replace(climb.AUDIT, noise_tokens=512, likely=16, drawn=16)
+        quick = replace(climb.AUDIT, noise_tokens=1024, likely=16, drawn=16)
         patch.setattr(climb, "AUDIT", quick)
         yield
 
