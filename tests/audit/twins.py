@@ -30,7 +30,7 @@ from parbyte.text.tokenizer import Ids, Tokenizer
 
 VOCAB, BOS, CONTROL = 16, 0, 1
 CHUNK, WINDOW = 16, 24
-QUICK = AuditConfig(noise_tokens=3000)
+QUICK = AuditConfig(noise_tokens=1500, positions=8)
 Nats = NDArray[np.float64]
 Stream = NDArray[np.uint16]
 
@@ -431,9 +431,9 @@ def function_subject(name: str, function: Callable[..., Any], **more: Any) -> Su
 
 
 def predictor_subject(
-    name: str, predictor: Predictor, window: int = 0, length: int = 420
+    name: str, predictor: Predictor, window: int = 0, length: int = 220
 ) -> Subject:
-    """Return the audit of a predictor over the toy text, in three lanes."""
+    """Return the audit of a predictor over three documents, of which one is cut, in three lanes."""
     scorer = LanesScorer(predictor, BOS, name=name, window=window)
     text_N = toy_text(length=length)
     return Subject(name=name, scorer=scorer, sample_N=text_N, text_N=text_N)

@@ -154,7 +154,7 @@ def test_pipes_need_little_memory_however_long_the_text(
     frame = b"".join(b"%d: no line is quite like another\n" % n for n in range(1 << 15))
     short, long = tmp_path / "short", tmp_path / "long"
     short.write_bytes(frame * 3)
-    long.write_bytes(frame * 40)
+    long.write_bytes(frame * 20)
     packed, back = tmp_path / "packed", tmp_path / "back"
     size, allowed = ["--frame-bytes", str(len(frame))], 12 * len(frame)
     assert piped(["compress", artifact_path, short, *size], long, packed) < allowed

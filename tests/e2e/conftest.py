@@ -32,6 +32,7 @@ device = "cpu"
 threads = 1
 [pack]
 fit = true
+coders = ["range"]
 [predict]
 window = 64
 stride = 32
