@@ -180,6 +180,20 @@ def test_groups_sum_their_tokens_and_missing_tokens_are_next_to_impossible() -> 
     assert (weights[:, 3] == F(1e-30)).all()
 
 
+def test_kept_code_that_cannot_be_added_to_is_used_from_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jit.config, "CACHE_DIR", str(tmp_path))
+    kept = jit._cache_folder()
+    assert kept is not None and kept.parent == tmp_path
+    (kept / "index").write_bytes(b"kept code")
+    monkeypatch.setattr(jit, "_is_writable", lambda folder: False)
+    copy = jit._cache_folder()
+    assert copy is not None and tmp_path not in copy.parents
+    assert (copy / "index").read_bytes() == b"kept code"
+    assert jit._cache_folder() == copy
+
+
 def test_code_goes_to_the_users_cache_where_the_package_is_read_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

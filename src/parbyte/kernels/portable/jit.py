@@ -5,7 +5,9 @@ that the source states. LLVM may then vectorise only across results, never withi
 do not depend on the width of the vectors.
 """
 
+import functools
 import hashlib
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +36,8 @@ def compiled(
     """Return the decorator that compiles a kernel at its first call.
 
     is_entry: Python calls it, not only other kernels. Its code, with all that it calls, is kept
-    beside the package, else in the user's cache folder, else nowhere.
+    beside the package, else in the user's cache folder, else nowhere; what was kept where this
+    process may not write is used from a copy.
     is_inner: Python never calls it: no door is compiled, which for a whole network takes long.
     is_lean: it makes no arrays, so that references to those it is given need no counting, which
     costs more than a small kernel does (numba issue 2350).
@@ -68,7 +71,21 @@ def _cache_folder() -> Path | None:
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     chosen = config.CACHE_DIR
     roots = [Path(chosen)] if chosen else [_HERE / "__pycache__", _USER_CACHE.expanduser()]
-    return next((folder for root in roots if _is_writable(folder := root / digest)), None)
+    folders = [root / digest for root in roots]
+    own = next((folder for folder in folders if _is_writable(folder)), None)
+    copies = (_copy_of(folder) for folder in folders if folder.is_dir())
+    return own or next((Path(copy.name) for copy in copies if copy), None)
+
+
+@functools.cache
+def _copy_of(folder: Path) -> "tempfile.TemporaryDirectory[str] | None":
+    """Return a copy that lasts as long as this process, None if the folder cannot be read."""
+    try:
+        copy = tempfile.TemporaryDirectory(prefix="parbyte-code-", ignore_cleanup_errors=True)
+        shutil.copytree(folder, copy.name, dirs_exist_ok=True)
+    except OSError:
+        return None
+    return copy
 
 
 def _is_writable(folder: Path) -> bool:
