@@ -166,6 +166,19 @@ def test_a_book_of_another_version_is_refused_with_a_remedy(run: Path, parbyte: 
     assert answer.code == 2 and "no 'heldout.pby'" in answer.complaint
 
 
+@pytest.mark.parametrize(("file", "place"), [("model.parbyte", 7), ("heldout.pby", 4)])
+def test_a_run_that_another_version_reads_is_left_as_it_was(
+    run: Path, parbyte: Command, file: str, place: int
+) -> None:
+    whole = (run / file).read_bytes()
+    (run / file).write_bytes(whole[:place] + b"\x09" + whole[place + 1 :])
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    answer = parbyte("prove", run)
+    assert (answer.code, answer.out) == (2, "")
+    assert file in answer.complaint and "this p" in answer.complaint
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
 def test_another_text_of_the_same_length_is_not_proven(run: Path, parbyte: Command) -> None:
     manifest = run / "data" / "manifest.json"
     splits = json.loads(manifest.read_text())["splits"]
@@ -174,7 +187,7 @@ def test_another_text_of_the_same_length_is_not_proven(run: Path, parbyte: Comma
     answer = parbyte("prove", run, "--json")
     assert answer.code == 1
     assert json.loads(answer.out)["reason"] == (
-        "the decoded text has another SHA-256 than the held-out text"
+        "the decoded text has another SHA-256 than the original"
     )
 
 

@@ -74,7 +74,7 @@ def test_a_certified_run_leads_with_its_coded_number(make_run: MakeRun) -> None:
 
 def test_an_unproven_run_is_not_certified_and_says_why(make_run: MakeRun) -> None:
     checks = {"decoded_equal": {"passed": False, "text_sha256": "", "text_bytes": 0}}
-    reason = "the decoded text has another SHA-256 than the held-out text"
+    reason = "the decoded text has another SHA-256 than the original"
     _, page = read_page(make_run(certified=False, reason=reason, checks=checks))
     assert "Not certified" in page.text and reason in page.text
     assert "Certified:" not in page.text

@@ -10,6 +10,7 @@ from parbyte.cli import (
     audit_commands,
     doctor,
     model_commands,
+    prove_commands,
     run_commands,
     seed_commands,
 )
@@ -31,7 +32,7 @@ _EXAMPLES = {
     archive_commands.decompress: "parbyte decompress runs/demo/model.parbyte notes.txt.pby",
     archive_commands.list: "parbyte list notes.txt.pby",
     archive_commands.test: "parbyte test runs/demo/model.parbyte notes.txt.pby",
-    run_commands.prove: "parbyte prove runs/demo",
+    prove_commands.prove: "parbyte prove runs/demo",
     audit_commands.audit: "parbyte audit runs/demo",
     seed_commands.seed: "parbyte seed --out runs/seed",
     model_commands.inspect: "parbyte inspect runs/demo/model.parbyte",
