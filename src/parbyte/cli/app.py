@@ -8,6 +8,7 @@ import parbyte
 from parbyte.cli import (
     archive_commands,
     audit_commands,
+    compare_commands,
     doctor,
     model_commands,
     prove_commands,
@@ -34,6 +35,7 @@ _EXAMPLES = {
     archive_commands.test: "parbyte test runs/demo/model.parbyte notes.txt.pby",
     prove_commands.prove: "parbyte prove runs/demo",
     audit_commands.audit: "parbyte audit runs/demo",
+    compare_commands.compare: "parbyte compare runs/demo runs/wider",
     seed_commands.seed: "parbyte seed --out runs/seed",
     model_commands.inspect: "parbyte inspect runs/demo/model.parbyte",
     model_commands.generate: 'parbyte generate runs/demo/model.parbyte --prompt "In the "',
