@@ -5,14 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.codec.conftest import letters
 
 from parbyte.base.files import sha256_bytes
 from parbyte.base.log import Console
 from parbyte.cli import main
 from parbyte.codec.compress import compress_file
 from parbyte.codec.config import CodecConfig
-
-from .conftest import letters
 
 Say = Callable[..., tuple[int, str, str]]
 

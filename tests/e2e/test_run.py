@@ -47,6 +47,7 @@ def test_a_toy_run_ends_certified_with_every_number_on_its_scorecard(finished: P
     assert set(scorecard["stage_seconds"]) == set(STAGES) - {"report"}
     assert scorecard["steps"] == 20 and scorecard["tokens"] == 20 * 512
     assert scorecard["checks"]["decoded_equal"]["passed"]
+    assert scorecard["decodes"].startswith("on cpu with 1 thread, in practice this torch (")
     for key in ("seed", "hashes", "hardware", "versions", "encode_tokens_per_second"):
         assert key in scorecard
 
@@ -75,6 +76,7 @@ def test_run_again_skips_every_stage(finished: Path, parbyte: Command) -> None:
     assert (answer.code, redone(answer.err)) == (0, [])
     assert (finished / "run" / "scorecard.json").read_text() == before
     assert "(coded, 4 lanes)" in answer.out
+    assert "\ndecodes on cpu with 1 thread" in answer.out
 
 
 def test_a_run_folder_is_its_own_recipe(finished: Path, parbyte: Command) -> None:
