@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from parbyte.audit.proof import first_bytes
 from parbyte.base.clock import Stopwatch
 from parbyte.base.errors import ParbyteError
 from parbyte.base.log import console_for
@@ -22,8 +23,7 @@ def main(arguments: list[str]) -> int:
     watch = Stopwatch()
     try:
         console = console_for(quiet=voice == "quiet")
-        with bitstream.open("rb") as stream:
-            is_archive = stream.read(len(ARCHIVE_MAGIC)) == ARCHIVE_MAGIC
+        is_archive = bitstream.is_file() and first_bytes(bitstream).startswith(ARCHIVE_MAGIC)
         (restore if is_archive else decompress_file)(artifact, bitstream, out, console)
     except ParbyteError as error:
         sys.stdout.write(json.dumps({"error": str(error)}))
