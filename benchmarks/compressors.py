@@ -116,7 +116,8 @@ def read_text(run: Path, path: Path | None) -> bytes:
     """Return the held-out text of a run, or another text's documents, joined."""
     if path is None:
         return (run / "data" / "heldout.txt").read_bytes()
-    return b"\n".join(open_corpus(TextConfig(corpus=str(path))).documents())
+    config = TextConfig(corpus=str(path), documents="file")
+    return b"\n".join(open_corpus(config).documents())
 
 
 def training_text(run: Path) -> bytes:

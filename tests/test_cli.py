@@ -27,6 +27,7 @@ COMMANDS = (
     "list",
     "audit",
     "prove",
+    "compare",
     "seed",
     "inspect",
     "generate",

@@ -136,7 +136,7 @@ def test_no_toml_and_no_text_are_one_line_each(tmp_path: Path) -> None:
     assert "is no TOML" in error_of(write(tmp_path, "track = \n"))
     path = tmp_path / "bytes.toml"
     path.write_bytes(b"\xff\xfe")
-    assert "is no text" in error_of(path)
+    assert "is not UTF-8 text" in error_of(path)
     assert "is no run folder" in error_of(tmp_path)
 
 

@@ -66,8 +66,11 @@ def prove_again(run: Run) -> Records:
     """Prove the artifact and the bitstream that stand in a run folder, just as they are.
 
     Nothing is trained, packed or coded again, even if a file was changed: then the proof fails.
-    Raises DataError if the run never got as far as a bitstream.
+    Raises DataError if the run never got as far as a bitstream; ArtifactError or BitstreamError,
+    with the run left as it was, if another version of parbyte is needed to read it.
     """
+    from parbyte.audit.proof import refuse_other_versions
+
     records = Records(run.folder)
     unfinished = [name for name in _BEFORE_PROOF if not _is_finished(records, name)]
     absent = [name for name in (ARTIFACT_FILE, BITSTREAM_FILE) if not run.path(name).is_file()]
@@ -76,6 +79,7 @@ def prove_again(run: Run) -> Records:
             f"'{run.folder}' holds nothing to prove ({(unfinished + absent)[0]} is missing): "
             f"finish it with `parbyte run {run.folder}`"
         )
+    refuse_other_versions(run.path(ARTIFACT_FILE), run.path(BITSTREAM_FILE))
     with opened(run):
         _do_again(_PROOF_STAGE, run, records)
         write_scorecard(run, records)

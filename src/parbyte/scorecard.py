@@ -65,6 +65,7 @@ def build_scorecard(run: Run, records: Records) -> dict[str, Any]:
         "dev_in_training": data["dev_in_training"],
         "seed": recipe.train.seed,
         "lanes": coded["lanes"],
+        "decodes": coded.get("decodes", ""),
         "parameters": train["parameters"],
         "steps": train["steps"],
         "tokens": train["tokens"],

@@ -265,6 +265,7 @@ def _compress_heldout(run: Run, records: Records) -> StageResult:
         "seconds": result.seconds,
         "tokens_per_second": result.tokens / result.seconds,
         "lanes": run.recipe.codec.lanes,
+        "decodes": result.decodes,
     }
     return StageResult(outputs=[BITSTREAM_FILE], figures=figures)
 

@@ -53,7 +53,25 @@ def test_plain_progress_speaks_at_intervals_and_at_the_end(
             bar.update(done, {"bpb": f"{done}.0"})
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[1] for line in lines] == ["50.0%", "100.0%"]
-    assert "bpb 2.0" in lines[0] and "6 s left" in lines[0] and "0 s left" in lines[1]
+    assert "bpb 2.0" in lines[0] and " 10 s left" in lines[0] and " 0 s left" in lines[1]
+
+
+def test_time_left_is_told_once_work_is_steady_and_leaves_out_what_came_before(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Kernels compile for a minute; then a unit of work takes a second.
+    seconds = iter([0.0, 30.0, 60.0, 62.0, 66.0, 72.0])
+    monkeypatch.setattr(log, "now_s", lambda: next(seconds))
+    with Console().progress("train", 100) as bar:
+        for done in (0, 1, 3, 7, 13):
+            bar.update(done)
+    lines = [line.split() for line in capsys.readouterr().err.splitlines()]
+    assert lines == [
+        ["train", "0.0%"],
+        ["train", "1.0%"],
+        ["train", "7.0%", "93", "s", "left"],
+        ["train", "13.0%", "87", "s", "left"],
+    ]
 
 
 def test_the_end_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.codec.conftest import letters
@@ -282,3 +283,21 @@ def test_the_bytes_are_part_of_the_format(artifact: Artifact) -> None:
         "0000001f030134bd2ea3fd04492419000000"
     )
     assert pack(artifact, [Entry([b"\x00\x01\x02"], b"name", 0o644)]).hex() == expected
+
+
+def test_an_archive_decodes_where_its_model_does_or_anywhere_without_one(
+    letters_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(CONFIG, threads=3, device="cpu", frame_bytes=1 << 20)
+
+    def where(artifact: Artifact) -> tuple[int, str]:
+        done = compress_entries(artifact, config, [Entry([letters(300)])], io.BytesIO(), QUIET)
+        return done.frames["model"], done.decodes
+
+    assert where(letters_artifact) == (0, "anywhere")
+    monkeypatch.setattr(methods_module, "_zstd", lambda text: text)
+    version = torch.__version__
+    on_torch = f"on cpu with 3 threads, in practice this torch ({version})"
+    assert where(letters_artifact) == (1, on_torch)
+    portable = {**letters_artifact.predict, "engine": "portable"}
+    assert where(replace(letters_artifact, predict=portable)) == (1, "anywhere")

@@ -42,6 +42,8 @@ def test_a_folder_becomes_one_file_and_a_folder_again(
     code, out, _ = say("compress", artifact_path, folder / "notes", "--json", "-q")
     result = json.loads(out)
     assert (code, result["documents"]) == (0, 4)
+    # The toy model shrinks nothing that zstd shrinks: no frame needs it.
+    assert (result["frames"]["model"], result["decodes"]) == (0, "anywhere")
     archive = folder / "notes.pby"
     assert result["bitstream_bytes"] == archive.stat().st_size
     code, out, _ = say("list", archive, "--json")

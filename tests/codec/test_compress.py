@@ -212,6 +212,18 @@ def test_decoding_uses_the_threads_of_the_header(
     assert torch.get_num_threads() == before
 
 
+def test_a_compression_says_where_its_file_decodes(artifact: Artifact, tmp_path: Path) -> None:
+    portable = replace(artifact, predict={**artifact.predict, "engine": "portable"})
+    for threads, engine, where in (
+        (1, artifact, f"on cpu with 1 thread, in practice this torch ({torch.__version__})"),
+        (2, artifact, f"on cpu with 2 threads, in practice this torch ({torch.__version__})"),
+        (2, portable, "anywhere"),
+    ):
+        config = replace(CONFIG, threads=threads, device="cpu")
+        done = compress_documents(engine, config, [b"light"], tmp_path / "out", QUIET)
+        assert done.decodes == where
+
+
 def test_an_output_stays_when_its_replacement_fails(artifact_path: Path, tmp_path: Path) -> None:
     bitstream = compress(artifact_path, tmp_path, TEXT)
     bitstream.write_bytes(bitstream.read_bytes()[:-1])

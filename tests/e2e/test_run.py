@@ -49,6 +49,7 @@ def test_a_toy_run_ends_certified_with_every_number_on_its_scorecard(finished: P
     assert scorecard["checks"]["decoded_equal"]["passed"]
     agreement = scorecard["checks"]["coded_minus_measured_percent"]
     assert agreement["passed"] and 0.2 < agreement["value"] < agreement["high"]
+    assert scorecard["decodes"].startswith("on cpu with 1 thread, in practice this torch (")
     for key in ("seed", "hashes", "hardware", "versions", "encode_tokens_per_second"):
         assert key in scorecard
 
@@ -77,6 +78,7 @@ def test_run_again_skips_every_stage(finished: Path, parbyte: Command) -> None:
     assert (answer.code, redone(answer.err)) == (0, [])
     assert (finished / "run" / "scorecard.json").read_text() == before
     assert "(coded, 4 lanes)" in answer.out
+    assert "\ndecodes on cpu with 1 thread" in answer.out
 
 
 def test_a_run_folder_is_its_own_recipe(finished: Path, parbyte: Command) -> None:
@@ -170,6 +172,19 @@ def test_a_book_of_another_version_is_refused_with_a_remedy(run: Path, parbyte: 
     assert answer.code == 2 and "no 'heldout.pby'" in answer.complaint
 
 
+@pytest.mark.parametrize(("file", "place"), [("model.parbyte", 7), ("heldout.pby", 4)])
+def test_a_run_that_another_version_reads_is_left_as_it_was(
+    run: Path, parbyte: Command, file: str, place: int
+) -> None:
+    whole = (run / file).read_bytes()
+    (run / file).write_bytes(whole[:place] + b"\x09" + whole[place + 1 :])
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    answer = parbyte("prove", run)
+    assert (answer.code, answer.out) == (2, "")
+    assert file in answer.complaint and "this p" in answer.complaint
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
 def test_another_text_of_the_same_length_is_not_proven(run: Path, parbyte: Command) -> None:
     manifest = run / "data" / "manifest.json"
     splits = json.loads(manifest.read_text())["splits"]
@@ -178,7 +193,7 @@ def test_another_text_of_the_same_length_is_not_proven(run: Path, parbyte: Comma
     answer = parbyte("prove", run, "--json")
     assert answer.code == 1
     assert json.loads(answer.out)["reason"] == (
-        "the decoded text has another SHA-256 than the held-out text"
+        "the decoded text has another SHA-256 than the original"
     )
 
 

@@ -74,10 +74,24 @@ def test_a_certified_run_leads_with_its_coded_number(make_run: MakeRun) -> None:
 
 def test_an_unproven_run_is_not_certified_and_says_why(make_run: MakeRun) -> None:
     checks = {"decoded_equal": {"passed": False, "text_sha256": "", "text_bytes": 0}}
-    reason = "the decoded text has another SHA-256 than the held-out text"
+    reason = "the decoded text has another SHA-256 than the original"
     _, page = read_page(make_run(certified=False, reason=reason, checks=checks))
     assert "Not certified" in page.text and reason in page.text
     assert "Certified:" not in page.text
+
+
+def test_a_bitstream_that_was_not_decoded_has_no_coded_number(make_run: MakeRun) -> None:
+    checks = {"decoded_equal": {"passed": False, "text_sha256": "", "text_bytes": 0}}
+    run = make_run(certified=False, reason="damaged", checks=checks)
+    card = json.loads((run / "scorecard.json").read_text())
+    source, page = read_page(run)
+    assert f"not decoded back {card['coded_bpb']:.4f}" in page.text
+    assert "(not decoded back)</title>" in source and "parbyte, not decoded back" in page.text
+    assert "parbyte, coded" not in page.text and f"coded {card['coded_bpb']:.4f}" not in page.text
+    # Nor is it compared with what others made, which was decoded back.
+    assert (
+        "The bitstream is" not in page.text and "The bitstream is" in read_page(make_run())[1].text
+    )
 
 
 def test_the_passage_shows_every_token_and_the_stages_that_paid(make_run: MakeRun) -> None:
@@ -89,7 +103,10 @@ def test_the_passage_shows_every_token_and_the_stages_that_paid(make_run: MakeRu
 
 
 def test_a_run_outside_its_track_is_certified_with_a_warning(make_run: MakeRun) -> None:
-    checks = {"score_seconds": {"passed": False, "value": 200.0, "limit": 180.0}}
+    checks = {
+        "decoded_equal": {"passed": True, "text_sha256": "ab" * 32, "text_bytes": 5},
+        "score_seconds": {"passed": False, "value": 200.0, "limit": 180.0},
+    }
     _, page = read_page(make_run(within_track=False, checks=checks))
     assert "outside the track's limits" in page.text
     assert "Scoring kept to its time 200.0 s of 180.0 s no" in page.text
@@ -206,6 +223,7 @@ def test_an_artifact_that_gains_nothing_never_pays_off() -> None:
 
 def test_only_coded_numbers_have_bytes_behind_them() -> None:
     card = {"coded_bpb": 1.6, "measured_bpb": 1.59, "artifact_bytes": 7, "bitstream_bytes": 5}
+    card["checks"] = {"decoded_equal": {"passed": True}}
     rows = {row.name: row for row in comparison_rows(card, [baseline(275)])}
     assert rows["parbyte, coded"].compressed_bytes == 5
     assert rows["parbyte, measured"].compressed_bytes is None

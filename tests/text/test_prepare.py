@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -108,6 +109,14 @@ def test_a_held_out_corpus_of_its_own_is_held_out_whole(tmp_path: Path, corpus: 
     assert splits["train"] + splits["dev"] == DOCUMENTS
 
 
+def test_a_held_out_file_falls_into_documents_as_the_corpus_does(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"one\n\ntwo\n\nthree")
+    (tmp_path / "b.txt").write_bytes(b"four\n\nfive")
+    files = {"corpus": str(tmp_path / "a.txt"), "heldout": str(tmp_path / "b.txt")}
+    prepare(TextConfig(**files, tokenizer="bytes"), tmp_path / "data", QUIET)
+    assert read_splits(tmp_path / "data")["heldout"] == [b"four\n\n", b"five"]
+
+
 def test_empty_documents_and_held_out_repeats_are_counted(tmp_path: Path) -> None:
     documents = [*(b"long text %d" % index for index in range(40)), b"", b"end", b"z" * 30, b"end"]
     corpus = write_corpus(tmp_path / "a.jsonl", documents)
@@ -176,11 +185,15 @@ def test_a_failure_at_any_document_leaves_nothing(
 
 def test_a_one_document_corpus_and_an_empty_one_say_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"one\n\ntwo\n\nthree\n\nfour")
-    with pytest.raises(DataError, match="1 document, 3 are needed"):
-        prepare(TextConfig(corpus=str(tmp_path / "a.txt"), tokenizer="bytes"), tmp_path, QUIET)
-    config = TextConfig(corpus=str(tmp_path / "a.txt"), tokenizer="bytes", documents="paragraphs")
+    config = TextConfig(corpus=str(tmp_path / "a.txt"), tokenizer="bytes", documents="file")
+    with pytest.raises(DataError, match=r'1 document, 3 are needed .*: set text.documents = "para'):
+        prepare(config, tmp_path, QUIET)
+    config = replace(config, documents="auto")
     prepare(config, tmp_path / "data", QUIET)
     assert read_splits(tmp_path / "data")["heldout"] == [b"four"]
+    (tmp_path / "a.txt").write_bytes(b"one\n\ntwo")
+    with pytest.raises(DataError, match=r"2 documents, 3 are needed .*: part its paragraphs by em"):
+        prepare(config, tmp_path / "data", QUIET)
     (tmp_path / "a.txt").write_bytes(b"")
     with pytest.raises(DataError, match="is empty"):
         prepare(config, tmp_path / "data", QUIET)

@@ -26,9 +26,20 @@ def json_lines(texts: list[str]) -> bytes:
     return b"".join(json.dumps({"id": 7, "text": text}).encode() + b"\n" for text in texts)
 
 
-def test_a_text_file_is_one_document(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes(b"one\r\n\r\ntwo\xff\x00")
-    assert documents(tmp_path / "a.txt") == [b"one\r\n\r\ntwo\xff\x00"]
+def test_a_text_file_is_one_document_but_the_only_one_falls_into_paragraphs(
+    tmp_path: Path,
+) -> None:
+    text = b"one\r\n\r\ntwo\xff\x00"
+    (tmp_path / "a.txt").write_bytes(text)
+    (tmp_path / "a.zst").write_bytes(zstandard.compress(text))
+    assert documents(tmp_path / "a.txt", "file") == [text]
+    for name in ("a.txt", "a.zst"):
+        assert documents(tmp_path / name) == [b"one\r\n\r\n", b"two\xff\x00"]
+        summary = open_corpus(TextConfig(corpus=str(tmp_path / name))).describe()
+        assert summary.endswith(
+            "1 file, documents: paragraphs, as the one file would be one document"
+        )
+    assert documents(tmp_path) == [text, text]
 
 
 def test_a_text_file_falls_into_paragraphs_when_asked(tmp_path: Path) -> None:

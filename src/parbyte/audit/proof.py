@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parbyte.base.clock import Stopwatch
-from parbyte.base.errors import ProofError
+from parbyte.base.errors import ArtifactError, BitstreamError, DataError, ProofError
 from parbyte.base.files import atomic_file, resource_error, sha256_file
+from parbyte.codec import record
+from parbyte.pack import container
 
 _PACKAGE_ROOT = Path(__file__).parents[2]
 _WORKER = (
@@ -24,6 +26,7 @@ _WORKER = (
     "from parbyte.audit.decode_worker import main; sys.exit(main(rest))"
 )
 _BLOCK_BYTES = 1 << 20
+_MAGIC_BYTES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +64,10 @@ def prove(
 
     keep: where to leave the text if it is proven. launcher: command that starts the interpreter;
     worker: its program (see audit.isolation).
-    Raises DataError if a file cannot be read, ResourceError if there is no room for the proof.
+    Raises DataError if a file cannot be read, ArtifactError or BitstreamError if its format is of
+    another version, ResourceError if there is no room for the proof.
     """
+    refuse_other_versions(artifact, bitstream)
     hashes = {path: sha256_file(path) for path in (artifact, bitstream)}
     try:
         with tempfile.TemporaryDirectory(prefix="parbyte-proof-") as name:
@@ -98,6 +103,29 @@ def prove(
         raise resource_error(error, Path(error.filename or tempfile.gettempdir())) from None
 
 
+def refuse_other_versions(artifact: Path, bitstream: Path) -> None:
+    """Raise ArtifactError or BitstreamError for a format that another version of parbyte reads.
+
+    Such files were not decoded, which is no proof that they cannot be.
+    """
+    try:
+        container.check_version(first_bytes(artifact))
+        record.check_version(first_bytes(bitstream))
+    except ArtifactError as error:
+        raise ArtifactError(f"'{artifact}' {error}") from None
+    except BitstreamError as error:
+        raise BitstreamError(f"'{bitstream}': {error}") from None
+
+
+def first_bytes(path: Path) -> bytes:
+    """Return the bytes by which a file tells its kind. Raises DataError if it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(_MAGIC_BYTES)
+    except OSError as error:
+        raise DataError(f"cannot read '{path}': {error.strerror}") from None
+
+
 def _decode(command: Sequence[str], folder: Path, restored: Path, quiet: bool) -> float:
     voice = "quiet" if quiet else "loud"
     # The names are relative: the process never learns where the run lives.
@@ -121,13 +149,15 @@ def _decode(command: Sequence[str], folder: Path, restored: Path, quiet: bool) -
 
 def _compare(restored: Path, sha256: str, num_bytes: int, original: Path | None) -> str:
     """Return what is wrong with the restored text in one line; empty if it is the original."""
+    if restored.is_dir():
+        return "the bitstream holds files with names, the original is one text"
     if not restored.is_file():
         return "the decoding process left no text"
     got_bytes = restored.stat().st_size
     if got_bytes != num_bytes:
-        return f"the decoded text has {got_bytes:,} bytes, the held-out text {num_bytes:,}"
+        return f"the decoded text has {got_bytes:,} bytes, the original {num_bytes:,}"
     if sha256_file(restored) != sha256:
-        return "the decoded text has another SHA-256 than the held-out text"
+        return "the decoded text has another SHA-256 than the original"
     if original is not None and original.is_file() and not _are_equal(restored, original):
         return f"the decoded text differs from '{original}'"
     return ""

@@ -11,6 +11,8 @@ from types import TracebackType
 from parbyte.base.clock import now_s
 
 _PLAIN_INTERVAL_S = 5.0
+_STEADY_S = 3.0
+"""How long work must have gone on before its pace says when it will end."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ class Progress:
         self._console = console
         self._title = title
         self._total = max(total, 1e-9)
-        self._started_at = now_s()
-        self._said_at = self._started_at
+        self._said_at = now_s()
+        self._first: tuple[float, float] | None = None
         self._is_finished = False
         self._bar = None
         if console.live:
@@ -84,10 +86,25 @@ class Progress:
             self._bar.update(self._task, completed=done, figures=shown)
             return
         now = now_s()
+        if self._first is None and done > 0:
+            self._first = now, done
         finishes = done >= self._total and not self._is_finished
         if self._console.quiet or (now - self._said_at < _PLAIN_INTERVAL_S and not finishes):
             return
         self._said_at, self._is_finished = now, done >= self._total
-        left = (now - self._started_at) * (self._total - done) / done if done > 0 else 0.0
         percent = min(100.0, 100.0 * done / self._total)
-        self._console.say(f"{self._title} {percent:5.1f}%  {shown}  {max(left, 0.0):.0f} s left")
+        left = self._seconds_left(now, done)
+        end = "" if left is None else f"  {left:.0f} s left"
+        self._console.say(f"{self._title} {percent:5.1f}%  {shown}{end}")
+
+    def _seconds_left(self, now: float, done: float) -> float | None:
+        """Return the time left at the pace since the first work was seen; None: not yet known.
+
+        What comes before the first work, such as compiling kernels, is no part of the pace.
+        """
+        if done >= self._total:
+            return 0.0
+        first_at, first = self._first or (now, done)
+        if now - first_at < _STEADY_S or done <= first:
+            return None
+        return (now - first_at) * (self._total - done) / (done - first)

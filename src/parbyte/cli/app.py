@@ -8,8 +8,10 @@ import parbyte
 from parbyte.cli import (
     archive_commands,
     audit_commands,
+    compare_commands,
     doctor,
     model_commands,
+    prove_commands,
     run_commands,
     seed_commands,
 )
@@ -31,8 +33,9 @@ _EXAMPLES = {
     archive_commands.decompress: "parbyte decompress runs/demo/model.parbyte notes.txt.pby",
     archive_commands.list: "parbyte list notes.txt.pby",
     archive_commands.test: "parbyte test runs/demo/model.parbyte notes.txt.pby",
-    run_commands.prove: "parbyte prove runs/demo",
+    prove_commands.prove: "parbyte prove runs/demo",
     audit_commands.audit: "parbyte audit runs/demo",
+    compare_commands.compare: "parbyte compare runs/demo runs/wider",
     seed_commands.seed: "parbyte seed --out runs/seed",
     model_commands.inspect: "parbyte inspect runs/demo/model.parbyte",
     model_commands.generate: 'parbyte generate runs/demo/model.parbyte --prompt "In the "',

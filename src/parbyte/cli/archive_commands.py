@@ -80,6 +80,7 @@ def compress(
     result = {
         **_figures(result_path, done),
         "coded_bpb": _bpb(done) if done.text_bytes else None,
+        "decodes": done.decodes,
         "left_out": left_out,
     }
     rows = [
@@ -89,6 +90,7 @@ def compress(
     ]
     if done.text_bytes:
         rows.append(("bpb", f"{_bpb(done):.4f}", "coded, not yet decoded"))
+    rows.append(("decodes", done.decodes, ""))
     _emit(result, rows, result_path, as_json)
     return DONE
 

@@ -49,6 +49,8 @@ def scorecard_rows(scorecard: Mapping[str, Any], report: Path) -> list[Row]:
         ("decoding", f"{seconds.get('prove', 0.0):.1f} s", _speed(scorecard, "decode")),
         ("within the track", "no" if failed else "yes", ", ".join(failed)),
     ]
+    if is_decoded and scorecard.get("decodes"):
+        rows.append(("decodes", scorecard["decodes"], ""))
     return [*rows, ("report", str(report), "")] if report.is_file() else rows
 
 

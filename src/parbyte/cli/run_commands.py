@@ -1,4 +1,4 @@
-"""Commands that work on a recipe and its run folder: run, data, train, pack, prove."""
+"""Commands that work on a recipe and its run folder: run, data, train, pack."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,11 +19,10 @@ from parbyte.cli.options import (
     refuse_options,
 )
 from parbyte.cli.output import Row, emit, scorecard_rows
-from parbyte.pipeline import LAST_STAGE, prove_again, run_stages
+from parbyte.pipeline import LAST_STAGE, run_stages
 from parbyte.recipe import is_run_folder, load_recipe
 from parbyte.run_folder import (
     ARTIFACT_FILE,
-    BITSTREAM_FILE,
     REPORT_FILE,
     SCORECARD_FILE,
     Records,
@@ -107,23 +106,6 @@ def pack(
     return advance(recipe, out, set_, as_json, quiet, until="pack")
 
 
-def prove(
-    recipe: RecipeArgument,
-    out: OutOption = None,
-    set_: SetOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> int:
-    """Decode in a fresh process and compare; of a run folder, the files just as they stand."""
-    is_coded = is_run_folder(recipe) and (Path(recipe) / BITSTREAM_FILE).is_file()
-    if not is_coded or out or set_:
-        return advance(recipe, out, set_, as_json, quiet, until="prove")
-    this = open_run(recipe, None, None, console_for(quiet=quiet))
-    with crashes_kept_in(this.folder):
-        prove_again(this)
-    return _show_scorecard(this, as_json)
-
-
 def advance(
     recipe: str,
     out: Path | None,
@@ -141,7 +123,7 @@ def advance(
     if not world.is_main:
         return DONE
     if until in (LAST_STAGE, "prove"):
-        return _show_scorecard(this, as_json)
+        return show_scorecard(this, as_json)
     figures = records.finished(until).figures
     result = {"run": str(this.folder), "stage": until, **figures}
     emit(result, _figure_rows(this, until, records), as_json=as_json)
@@ -155,7 +137,8 @@ def open_run(recipe: str, out: Path | None, set_: list[str] | None, console: Con
     return Run(out or default, loaded, console, world_from_environment())
 
 
-def _show_scorecard(this: Run, as_json: bool) -> int:
+def show_scorecard(this: Run, as_json: bool) -> int:
+    """Print the scorecard of a run and return what it means as an exit code."""
     scorecard: Mapping[str, Any] = read_json(this.path(SCORECARD_FILE))
     emit(scorecard, scorecard_rows(scorecard, this.path(REPORT_FILE)), as_json=as_json)
     return DONE if scorecard["certified"] else NOT_PROVEN

@@ -9,6 +9,7 @@ from typing import IO
 from parbyte.base.clock import Stopwatch
 from parbyte.base.errors import BitstreamError
 from parbyte.base.log import Console
+from parbyte.codec.conditions import ANYWHERE, conditions, decoding_place
 from parbyte.codec.config import CodecConfig
 from parbyte.codec.crew import Crew
 from parbyte.codec.methods import Methods
@@ -46,6 +47,8 @@ class ArchiveResult:
     seconds: float = 0.0
     frames: dict[str, int] = field(default_factory=lambda: dict.fromkeys(METHOD_NAMES.values(), 0))
     """How many frames were coded by each method."""
+    decodes: str = ""
+    """Of a compression: where the archive decodes (codec.conditions.decoding_place)."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,8 @@ def compress_entries(
     end = end_record(slots, done.text_bytes, done.documents)
     sink.write(end)
     done.bitstream_bytes = offset + len(end)
+    needs_model = done.frames[METHOD_NAMES[MODEL]] > 0
+    done.decodes = decoding_place(conditions(artifact, config.threads)) if needs_model else ANYWHERE
     return finish(done, crew, watch)
 
 

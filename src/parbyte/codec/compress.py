@@ -20,6 +20,7 @@ from parbyte.codec.conditions import (
     choose_turns,
     coding_arithmetic,
     conditions,
+    decoding_place,
     decoding_threads,
     explain,
     place,
@@ -41,6 +42,8 @@ class CodecResult:
     seconds: float
     nats: float
     """Ideal codelength of the tokens under the coded rows; the rest of the file is overhead."""
+    decodes: str = ""
+    """Of a compression: where the file decodes (codec.conditions.decoding_place)."""
 
     @property
     def bpb(self) -> float:
@@ -103,8 +106,9 @@ def _compress(
     turns = choose_turns(config, predictor, artifact)
     text_bytes, tokens, nats = 0, 0, 0.0
     watch = Stopwatch()
+    header = conditions(artifact, config.threads, turns)
     with coding_arithmetic(config.threads), atomic_file(out) as sink:
-        writer = BitstreamWriter(sink, conditions(artifact, config.threads, turns))
+        writer = BitstreamWriter(sink, header)
         for documents in frames:
             frame, frame_nats = encode_frame(
                 predictor, artifact.tokenizer, documents, config.lanes, console, turns=turns
@@ -120,6 +124,7 @@ def _compress(
         tokens=tokens,
         seconds=watch.elapsed_s(),
         nats=nats,
+        decodes=decoding_place(header),
     )
 
 

@@ -24,6 +24,7 @@ from parbyte.predict.build import read_settings
 from parbyte.predict.predictor import Predictor
 from parbyte.train.device import pick_device
 
+ANYWHERE = "anywhere"
 _ANY_MACHINE = bytes(4)
 
 
@@ -69,6 +70,15 @@ def conditions(artifact: Artifact, threads: int, turns: int = 1) -> Header:
         machine=_machine_digest(device),
         turns=turns,
     )
+
+
+def decoding_place(here: Header) -> str:
+    """Say where a bitstream decodes that this process writes under the header `here`."""
+    if here.engine == "portable":
+        return ANYWHERE
+    threads = "1 thread" if here.threads == 1 else f"{here.threads} threads"
+    version = describe_versions()["torch"]
+    return f"on {here.device} with {threads}, in practice this torch ({version})"
 
 
 def decoding_threads(found: Header) -> int:

@@ -15,8 +15,12 @@ from dataclasses import dataclass
 from typing import IO
 
 from parbyte.base.errors import BitstreamError
+from parbyte.codec.bitstream import PLAIN_MAGICS
 
-MAGIC = b"PBYB\x02"
+FAMILY = b"PBYB"
+"""How bitstreams and archives of every format begin."""
+
+MAGIC = FAMILY + b"\x02"
 MARKER = b"\xb5PF"
 STORED, ZSTD, MODEL, END = 0, 1, 2, 255
 MAX_TEXT_BYTES = 1 << 28
@@ -95,9 +99,21 @@ class Source:
         self.position = position
 
 
+def check_version(beginning: bytes) -> None:
+    """Raise BitstreamError if what begins like one of our files has a format not read here."""
+    version, known = beginning[len(FAMILY) : len(MAGIC)], sorted((MAGIC, *PLAIN_MAGICS))
+    if version and beginning.startswith(FAMILY) and FAMILY + version not in known:
+        raise BitstreamError(
+            f"the compressed file has format {version[0]}, this parbyte reads formats "
+            f"{', '.join(str(magic[-1]) for magic in known)}: use the parbyte that wrote it"
+        )
+
+
 def read_magic(source: Source) -> None:
     """Check an archive's first bytes."""
-    if source.take(len(MAGIC)) != MAGIC:
+    beginning = source.take(len(MAGIC))
+    check_version(beginning)
+    if beginning != MAGIC:
         raise BitstreamError("this is no archive that parbyte wrote, or its beginning is damaged")
 
 

@@ -118,6 +118,16 @@ def read_container(data: bytes) -> Container:
     return Container(_parse(text), memoryview(data)[end:], end)
 
 
+def check_version(beginning: bytes) -> None:
+    """Raise ArtifactError if what begins like an artifact is of a format that is not read here."""
+    version = beginning[len(MAGIC) : len(MAGIC) + 1]
+    if beginning.startswith(MAGIC) and version not in (b"", bytes([VERSION])):
+        raise ArtifactError(
+            f"has format version {version[0]}, this program reads version {VERSION}; "
+            "pack the run again, or use the parbyte that wrote it"
+        )
+
+
 def check_tiling(placements: Sequence[Placement], num_bytes: int) -> None:
     """Check that streams fill the payload: inside the file, no overlap, no gap."""
     position = 0
@@ -135,11 +145,7 @@ def check_tiling(placements: Sequence[Placement], num_bytes: int) -> None:
 def _check_frame(frame: bytes, size: int) -> None:
     if frame[: len(MAGIC)] != MAGIC:
         raise ArtifactError("is no parbyte artifact")
-    if len(frame) > len(MAGIC) and frame[len(MAGIC)] != VERSION:
-        raise ArtifactError(
-            f"has format version {frame[len(MAGIC)]}, this program reads version {VERSION}; "
-            "pack the run again, or use the parbyte that wrote it"
-        )
+    check_version(frame)
     if not FRAME_BYTES <= size <= _LARGEST_FILE:
         raise ArtifactError(f"is damaged: {size:,} bytes is no possible size")
 

@@ -88,16 +88,18 @@ def render_page(evidence: Evidence, baselines: Sequence[Baseline]) -> str:
 
 def comparison_rows(scorecard: Mapping[str, Any], baselines: Sequence[Baseline]) -> list[Row]:
     """Return the lines of the comparison: this run's coded and measured numbers, the others."""
-    artifact_bytes = scorecard["artifact_bytes"]
     ours = [
         Row(
             name=f"parbyte, {kind}",
-            bpb=scorecard[f"{kind}_bpb"],
+            bpb=bpb,
             compressed_bytes=num_bytes,
-            shared_bytes=artifact_bytes,
+            shared_bytes=scorecard["artifact_bytes"],
             is_ours=True,
         )
-        for kind, num_bytes in (("coded", scorecard["bitstream_bytes"]), ("measured", None))
+        for kind, bpb, num_bytes in (
+            (_bitstream_kind(scorecard), scorecard["coded_bpb"], scorecard["bitstream_bytes"]),
+            ("measured", scorecard["measured_bpb"], None),
+        )
     ]
     others = [
         Row(
@@ -122,6 +124,11 @@ def break_even_bytes(scorecard: Mapping[str, Any], baseline: Baseline) -> int | 
     return round(8 * (scorecard["artifact_bytes"] - baseline.shared_bytes) / gain)
 
 
+def _bitstream_kind(scorecard: Mapping[str, Any]) -> str:
+    """Return what kind of number the bitstream's length is: coded only if it was decoded back."""
+    return "coded" if scorecard["checks"]["decoded_equal"]["passed"] else "not decoded back"
+
+
 def _training_documents(data: Path) -> Iterator[bytes]:
     from parbyte.text.prepare import load_run_tokenizer, split_documents
 
@@ -139,6 +146,8 @@ def _view(evidence: Evidence, baselines: Sequence[Baseline]) -> dict[str, Any]:
     rates = read_rate_distortion(evidence.folder)
     return {
         "card": scorecard,
+        "kind": _bitstream_kind(scorecard),
+        "is_decoded": scorecard["checks"]["decoded_equal"]["passed"],
         "corpus": Path(scorecard["corpus"]).name,
         "failed": [name for name, check in scorecard["checks"].items() if not check["passed"]],
         "checks": [_check_row(name, check) for name, check in scorecard["checks"].items()],

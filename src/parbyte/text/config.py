@@ -23,7 +23,8 @@ class TextConfig:
     documents: str = setting(
         "auto",
         choices=DOCUMENT_RULES,
-        doc="how a plain-text file falls into documents; the KJV's are chapters, JSONL's lines",
+        doc="how a plain-text file falls into documents (auto: it is one, but the only file falls "
+        "into paragraphs); the KJV's are chapters, JSONL's lines",
     )
     heldout: str = setting(
         "",

@@ -29,6 +29,8 @@ class Corpus:
     summary: str
     read: Callable[[], Iterator[bytes]]
     """Opens the stream of all documents, empty ones included."""
+    rule: str = "file"
+    """How its plain-text files fall into documents: "file" or "paragraphs"."""
 
     def describe(self) -> str:
         """Return one line for the user: name, files, what a document is."""
@@ -42,22 +44,26 @@ class Corpus:
 def open_corpus(config: TextConfig) -> Corpus:
     """Open `config.corpus`: "kjv" or a path; nothing is read yet.
 
+    The rule "auto" makes one document of each plain-text file, but of the only one its paragraphs.
     Raises DataError if the path is missing, of an unknown kind, or a folder without text files.
     """
     if config.corpus == KJV_NAME:
         summary = f"the built-in King James Bible, documents: its {KJV_CHAPTERS:,} chapters"
         return Corpus(name=KJV_NAME, summary=summary, read=kjv_chapters)
     files = _find_files(Path(config.corpus).expanduser())
-    by_paragraph = config.documents == "paragraphs"
     is_plain = [_suffix(path) not in (".jsonl", ".jsonl.zst") for path in files]
+    is_alone = config.documents == "auto" and is_plain == [True]
+    by_paragraph = config.documents == "paragraphs" or is_alone
+    why = ", as the one file would be one document" if is_alone else ""
     kinds = (["paragraphs" if by_paragraph else "files"] if any(is_plain) else []) + (
         [] if all(is_plain) else ["JSON lines"]
     )
     plural = "" if len(files) == 1 else "s"
     return Corpus(
         name=config.corpus,
-        summary=f"{len(files):,} file{plural}, documents: {' and '.join(kinds)}",
+        summary=f"{len(files):,} file{plural}, documents: {' and '.join(kinds)}{why}",
         read=partial(_read_files, files, by_paragraph),
+        rule="paragraphs" if by_paragraph else "file",
     )
 
 

@@ -58,8 +58,11 @@ class SplitCorpus:
 def split_corpus(corpus: Corpus, config: TextConfig) -> SplitCorpus:
     """Measure the corpus, place its cuts, and open the held-out corpus if there is one.
 
+    With the rule "auto" the held-out corpus falls into documents as the corpus does.
     Raises DataError for an empty corpus or one with fewer documents than splits.
     """
+    if config.documents == "auto":
+        config = replace(config, documents=corpus.rule)
     plan = plan_splits(measure_corpus(corpus), config)
     heldout = open_corpus(replace(config, corpus=config.heldout)) if config.heldout else None
     sizes = [plan.size, *([measure_corpus(heldout)] if heldout else [])]
