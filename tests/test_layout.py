@@ -399,9 +399,12 @@ def test_every_room_has_a_folder_of_tests() -> None:
     assert not missing, f"no tests/<room>/test_*.py for {missing}"
 
 
-def test_a_start_of_the_program_loads_no_compiler() -> None:
+def test_neither_a_start_of_the_program_nor_an_artifact_loads_the_compiler() -> None:
     code = (
         "import sys, parbyte.cli.app, parbyte.train.loop, parbyte.predict.build\n"
+        "from parbyte.model.config import ModelConfig\n"
+        "from parbyte.pack.header import expected_shapes\n"
+        "expected_shapes(ModelConfig(vocab_size=256))\n"
         "print([name for name in ('torch._dynamo', 'triton') if name in sys.modules])"
     )
     found = subprocess.run(

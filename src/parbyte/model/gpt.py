@@ -48,7 +48,8 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.attn_scale = nn.Parameter(torch.ones(config.model_dim))
         self.mlp_scale = nn.Parameter(torch.ones(config.model_dim))
-        mix = torch.stack([torch.ones(config.model_dim), torch.zeros(config.model_dim)])
+        mix = torch.zeros(2, config.model_dim)
+        mix[0] = 1.0  # where there is no storage, torch.stack would load the compiler
         self.resid_mix = nn.Parameter(mix) if config.resid_mix else None
         self.lane_weights: Callable[[BlockWeights], BlockWeights] | None = None
 
