@@ -24,6 +24,26 @@ if TYPE_CHECKING:
     Ids = NDArray[np.uint16]
 
 
+def warm_up(artifact: "Artifact", config: CodecConfig) -> None:
+    """Let kernels compile before a clock starts: a predictor prices and learns one made-up chunk.
+
+    Once on a machine that takes a minute or two; the next process finds the machine code.
+    """
+    import torch
+
+    from parbyte.codec.conditions import coding_arithmetic, place
+    from parbyte.predict.build import build_predictor
+
+    place(artifact, config.device)
+    predictor = build_predictor(artifact)
+    # What an ended lane is fed, BOS, would teach nothing.
+    token = 0 if artifact.tokenizer.bos_id else 1
+    chunk_1T = torch.full((1, predictor.chunk), token)
+    with coding_arithmetic(config.threads):
+        predictor.log_probs(chunk_1T)
+        predictor.observe(chunk_1T)
+
+
 def measure_documents(
     artifact: "Artifact", documents: "Iterable[Ids]", config: CodecConfig, console: Console
 ) -> "tuple[Ledger, Explanation]":

@@ -36,7 +36,7 @@ from parbyte.run_folder import (
     Run,
 )
 from parbyte.scorecard import build_scorecard, write_scorecard
-from parbyte.scoring import measure_documents
+from parbyte.scoring import measure_documents, warm_up
 
 TRAIN_FILE = "train.json"
 _LOG_FILE = "log.jsonl"
@@ -230,6 +230,7 @@ def _score_heldout(run: Run, records: Records) -> StageResult:
 
     artifact = load_artifact(run.path(ARTIFACT_FILE))
     documents = list(split_documents(run.path(DATA_FOLDER), "heldout", artifact.tokenizer))
+    warm_up(artifact, run.recipe.codec)
     watch = Stopwatch()
     ledger, explanation = measure_documents(artifact, documents, run.recipe.codec, run.console)
     seconds = watch.elapsed_s()
@@ -240,6 +241,7 @@ def _score_heldout(run: Run, records: Records) -> StageResult:
         "nats": ledger.nats,
         "bytes": ledger.num_bytes,
         "tokens": ledger.num_tokens,
+        "seconds": seconds,
         "tokens_per_second": ledger.num_tokens / seconds,
     }
     return StageResult(outputs=[LEDGER_FILE, EXPLANATION_FILE], figures=figures)
