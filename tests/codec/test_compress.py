@@ -172,7 +172,7 @@ def test_another_machine_alone_is_no_reason_to_refuse(artifact_path: Path, tmp_p
 
 
 def test_lanes_that_take_turns_come_back(artifact_path: Path, tmp_path: Path) -> None:
-    text = TEXT * 90
+    text = TEXT * 60
     plain = compress(artifact_path, tmp_path, text)
     plain_bytes = plain.stat().st_size
     bitstream = compress(artifact_path, tmp_path, text, replace(CONFIG, turns=2))
