@@ -237,6 +237,9 @@ class GPT(nn.Module):
 
     def _new_rotary(self, num_positions: int) -> tuple[Tensor, Tensor]:
         config = self.config
+        if self.embed.table.is_meta:  # nothing to compute, and torch.arange would load the compiler
+            empty = torch.empty(num_positions, 1, config.head_dim)
+            return empty, empty.clone()
         return rotary_tables(num_positions, config.head_dim, config.rope_dims, config.rope_base)
 
     def _span(self, tokens_BT: Tensor, cache: Cache | None) -> Span:

@@ -30,15 +30,11 @@ def rotary_tables(
     """Return float32[T, 1, K] cosines and signed sines; pair j turns base^(-2 j / rope_dims).
 
     The first row is position `start`. The dims that carry no position have cosine 1 and sine 0.
-    They are made on the CPU, so that they are the same everywhere; without storage (device "meta")
-    torch.arange would load the compiler, which takes seconds.
     """
-    cpu, double = torch.device("cpu"), torch.float64
-    exponents = torch.arange(0, rope_dims, 2, dtype=double, device=cpu) / max(rope_dims, 1)
-    positions = torch.arange(start, start + num_positions, dtype=double, device=cpu)
-    cos = torch.ones(num_positions, head_dim, device=cpu)
-    sin = torch.zeros(num_positions, head_dim, device=cpu)
+    exponents = torch.arange(0, rope_dims, 2, dtype=torch.float64) / max(rope_dims, 1)
+    positions = torch.arange(start, start + num_positions, dtype=torch.float64)
     angles = positions[:, None] * base**-exponents
+    cos, sin = torch.ones(num_positions, head_dim), torch.zeros(num_positions, head_dim)
     half = rope_dims // 2
     cos[:, :rope_dims] = angles.cos().repeat(1, 2)
     sin[:, :half], sin[:, half:rope_dims] = angles.sin(), -angles.sin()
