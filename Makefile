@@ -11,7 +11,7 @@ RECIPE := $(if $(QUICK),tiny-quick,tiny)
 .PHONY: help setup test demo check format bench table fuzz clean
 
 help:
-	@echo "make demo          train, pack, score, compress and decode a tiny model; QUICK=1: under 3 minutes"
+	@echo "make demo          train, pack, score, compress and decode a tiny model; QUICK=1: about 4 minutes"
 	@echo "make test          run every test"
 	@echo "make check         ruff, ruff format --check, pyright"
 	@echo "make format        let ruff repair what it can"
