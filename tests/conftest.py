@@ -2,10 +2,16 @@
 
 import os
 import signal
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+from parbyte.cli import main
+
+Say = Callable[..., tuple[int, str, str]]
 
 settings.register_profile(
     "parbyte", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
@@ -23,6 +29,19 @@ def _one_thread() -> None:
 def _interruptible() -> None:
     # A shell that starts the tests in the background lets them, and all they start, ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def say(capfd: pytest.CaptureFixture[str]) -> Say:
+    """Return a function that runs a command: exit code, stdout, stderr."""
+
+    def command(*words: str | Path) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = main([str(word) for word in words])
+        printed = capfd.readouterr()
+        return code, printed.out, printed.err
+
+    return command
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

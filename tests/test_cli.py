@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from parbyte.base.errors import ParbyteError
-from parbyte.cli import main
 from parbyte.cli.app import app
 from parbyte.cli.entry import crashes_kept_in
 
@@ -33,19 +32,6 @@ COMMANDS = (
     "generate",
     "doctor",
 )
-
-
-@pytest.fixture
-def say(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Return a function that runs a command: exit code, stdout, stderr."""
-
-    def command(*words: str | Path) -> tuple[int, str, str]:
-        capfd.readouterr()
-        code = main([str(word) for word in words])
-        printed = capfd.readouterr()
-        return code, printed.out, printed.err
-
-    return command
 
 
 def test_the_command_table_is_complete() -> None:

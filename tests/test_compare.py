@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import Say
 
-from parbyte.cli import main
 from parbyte.recipe import load_recipe, recipe_to_toml
 
 MakeRun = Callable[..., Path]
-Say = Callable[..., tuple[int, str, str]]
 CARD = {
     "certified": True,
     "within_track": True,
@@ -23,17 +22,6 @@ CARD = {
     "train_seconds": 180.04,
     "text_bytes": 5_000,
 }
-
-
-@pytest.fixture
-def say(capfd: pytest.CaptureFixture[str]) -> Say:
-    def command(*words: str | Path) -> tuple[int, str, str]:
-        capfd.readouterr()
-        code = main([str(word) for word in words])
-        printed = capfd.readouterr()
-        return code, printed.out, printed.err
-
-    return command
 
 
 @pytest.fixture

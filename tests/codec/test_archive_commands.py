@@ -4,26 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from parbyte.cli import main
-
-Say = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def say(capfd: pytest.CaptureFixture[str]) -> Say:
-    def command(*words: str | Path) -> tuple[int, str, str]:
-        capfd.readouterr()
-        code = main([str(word) for word in words])
-        printed = capfd.readouterr()
-        return code, printed.out, printed.err
-
-    return command
+from tests.conftest import Say
 
 
 @pytest.fixture

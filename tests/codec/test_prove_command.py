@@ -1,30 +1,16 @@
 """`parbyte prove MODEL BITSTREAM --text FILE`: what a referee can do who was handed three files."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.codec.conftest import letters
+from tests.conftest import Say
 
 from parbyte.base.files import sha256_bytes
 from parbyte.base.log import Console
-from parbyte.cli import main
 from parbyte.codec.compress import compress_file
 from parbyte.codec.config import CodecConfig
-
-Say = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def say(capfd: pytest.CaptureFixture[str]) -> Say:
-    def command(*words: str | Path) -> tuple[int, str, str]:
-        capfd.readouterr()
-        code = main([str(word) for word in words])
-        printed = capfd.readouterr()
-        return code, printed.out, printed.err
-
-    return command
 
 
 @pytest.fixture
