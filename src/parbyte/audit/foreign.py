@@ -55,7 +55,7 @@ class FunctionScorer(Scorer):
     def _call(self, *streams: Stream) -> Any:
         try:
             return self._function(*streams)
-        except Exception as error:
+        except Exception as error:  # it is somebody else's, and may raise anything
             place = traceback.extract_tb(error.__traceback__)[-1]
             where = f"'{place.filename}', line {place.lineno}"
             raise DataError(
@@ -134,7 +134,7 @@ def load_function(name: str) -> ScoreFunction:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except Exception as error:  # running a module may raise anything
         raise RecipeError(f"cannot import '{module_name}': {_in_a_line(error)}") from error
     function = getattr(module, function_name, None)
     if not callable(function):

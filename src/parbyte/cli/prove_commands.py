@@ -76,15 +76,16 @@ def _prove_files(
     _refuse_foreign(artifact, bitstream)
     from parbyte.audit.proof import prove as decode_and_compare
 
+    text_bytes = text.stat().st_size
     result = decode_and_compare(
         artifact,
         bitstream,
         expected_sha256=sha256_file(text),
-        expected_bytes=text.stat().st_size,
+        expected_bytes=text_bytes,
         original=text,
         quiet=quiet,
     )
-    verdict = _verdict(result, text.stat().st_size)
+    verdict = _verdict(result, text_bytes)
     emit(verdict, _verdict_rows(verdict), as_json=as_json)
     return DONE if result.proven else NOT_PROVEN
 

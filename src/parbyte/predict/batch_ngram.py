@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from parbyte.base.errors import ResourceError
 from parbyte.kernels.batch_counts import (
     COUNT,
     FULL_SHARE,
@@ -30,16 +29,14 @@ from parbyte.kernels.batch_counts import (
     walk,
     write_ahead_,
 )
+from parbyte.predict.count_memory import HISTORY_SHARE, prior_too_long, spread, too_small
 from parbyte.predict.expert_config import NgramConfig
 from parbyte.predict.predictor import Predictor
-from parbyte.predict.row_stage import spread
 
-_HISTORY_SHARE = 16
-"""One part in so many of the memory is the history."""
 _PIECE = 1 << 20
 """Elements of the rows that are made at a time, as each context may have V followers."""
 _SMALLEST_SHARE = 1e-15
-"""Of the shorter contexts: below it they count no less, so that no ratio overflows."""
+"""As kernels.portable.evidence has it; to import that loads numba, which torch does not need."""
 
 
 class BatchNgramPredictor(Predictor):
@@ -128,10 +125,7 @@ class BatchNgramPredictor(Predictor):
         write_ahead_(counts, torch.from_numpy(prior_BT).to(device))
         counts.marks[LENGTH] += prior_BT.size
         if not recount_(counts, self.chunk):
-            raise ResourceError(
-                f"stage '{config.kind}': the artifact's training text fills more than half of its "
-                "memory: raise 'memory', or lower 'pack.prior_bytes'"
-            )
+            raise prior_too_long(config.kind)
         return counts
 
 
@@ -143,16 +137,14 @@ def _sizes(config: NgramConfig, lanes: int, chunk: int, prior_length: int) -> tu
     half, each = FULL_SHARE / 2, SLOT_BYTES + POOLED_BYTES
     least_slots = 1 << int(most_keys(config.order, lanes * chunk) / half).bit_length()
     least_history = 4 * (2 * lanes * (chunk + 1) + prior_length)
-    history = max(config.memory // _HISTORY_SHARE, least_history)
+    history = max(config.memory // HISTORY_SHARE, least_history)
     left = config.memory - history - SLOT_BYTES
     if left < each * least_slots:
         least = each * least_slots + SLOT_BYTES
-        least = max(least + least_history, least * _HISTORY_SHARE // (_HISTORY_SHARE - 1) + 1)
-        raise ResourceError(
-            f"stage '{config.kind}': {lanes} lanes with {chunk} tokens between two looks need "
-            f"a memory of {least:,} bytes, it is {config.memory:,}: raise 'memory', or lower "
-            f"'order', 'codec.lanes', 'predict.stride' or 'pack.prior_bytes'"
-        )
+        least = max(least + least_history, least * HISTORY_SHARE // (HISTORY_SHARE - 1) + 1)
+        lower = ("order", "codec.lanes", "predict.stride", "pack.prior_bytes")
+        sizes = {"least": least, "memory": config.memory}
+        raise too_small(config.kind, lanes, chunk, **sizes, lower=lower)
     num_slots = 1 << (left // each).bit_length() - 1
     return num_slots, (left - num_slots * SLOT_BYTES) // POOLED_BYTES, history // 4
 

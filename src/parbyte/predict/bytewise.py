@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parbyte.base.errors import ResourceError
 from parbyte.kernels.portable.byte_counts import WRITES
 from parbyte.kernels.portable.byte_mixing import (
     ENTROPY_BINS,
@@ -19,13 +18,12 @@ from parbyte.kernels.portable.byte_mixing import (
 )
 from parbyte.kernels.portable.byte_trie import build_trie, new_scratch
 from parbyte.kernels.portable.counts import NONE, has_room, new_table, undo_
+from parbyte.predict.count_memory import HISTORY_SHARE, too_small
 from parbyte.predict.expert_config import BytesConfig
 from parbyte.predict.predictor import Predictor
 from parbyte.predict.row_stage import Floats, Ints, RowStage
 from parbyte.text.tokenizer import Tokenizer
 
-_HISTORY_SHARE = 16
-"""One part in so many of the memory is the history."""
 _PIECE = 256
 """Positions of a walk between two looks at the undo log's room."""
 
@@ -124,11 +122,9 @@ class BytesPredictor(RowStage):
 
 def _history_length(config: BytesConfig, num_lanes: int, chunk: int) -> int:
     """Return how many tokens are kept to learn from anew; ResourceError if memory is too small."""
-    history = max(config.memory // _HISTORY_SHARE // 4, 2 * num_lanes * (chunk + 1))
+    history = max(config.memory // HISTORY_SHARE // 4, 2 * num_lanes * (chunk + 1))
     if 8 * history > config.memory:
-        raise ResourceError(
-            f"stage '{config.kind}': {num_lanes} lanes with {chunk} tokens between two looks need "
-            f"a memory of {8 * history:,} bytes, it is {config.memory:,}: raise 'memory', or lower "
-            f"'codec.lanes' or 'predict.stride'"
-        )
+        sizes = {"least": 8 * history, "memory": config.memory}
+        lower = ("codec.lanes", "predict.stride")
+        raise too_small(config.kind, num_lanes, chunk, **sizes, lower=lower)
     return history

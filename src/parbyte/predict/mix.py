@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from parbyte.base.errors import ResourceError
 from parbyte.kernels.portable.counts import (
     MAX_ORDER,
     MOST_CELLS,
@@ -25,6 +24,7 @@ from parbyte.kernels.portable.evidence import GROUPS, METHODS, STATES, Evidence,
 from parbyte.kernels.portable.geometric import GATED, GEOMETRIC, LINEAR, POSTERIOR, TILT, Mixer
 from parbyte.kernels.portable.linear import NUM_EXPERTS
 from parbyte.kernels.portable.mixing import SET_ROWS, walk_
+from parbyte.predict.count_memory import HISTORY_SHARE, prior_too_long, spread, too_small
 from parbyte.predict.expert_config import (
     SETS,
     MatchExpert,
@@ -35,7 +35,7 @@ from parbyte.predict.expert_config import (
     TiltConfig,
 )
 from parbyte.predict.predictor import Predictor
-from parbyte.predict.row_stage import RowStage, spread
+from parbyte.predict.row_stage import RowStage
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -43,8 +43,6 @@ Stage = MixConfig | NgramConfig | TiltConfig
 T = TypeVar("T")
 
 _MODES = {"geometric": GEOMETRIC, "linear": LINEAR, "gated": GATED}
-_HISTORY_SHARE = 16
-"""One part in so many of the memory is the history."""
 _PIECE = 256
 """Positions of a walk between two looks at the undo log's room."""
 
@@ -154,10 +152,7 @@ def _read_prior_(experts: Experts, prior_BT: NDArray[np.int32], kind: str) -> No
         experts.skips,
     )
     if experts.length[0] < stop:
-        raise ResourceError(
-            f"stage '{kind}': the artifact's training text fills more than half of its memory: "
-            "raise 'memory', or lower 'pack.prior_bytes'"
-        )
+        raise prior_too_long(kind)
 
 
 def make_room_(experts: Experts, num_positions: int) -> None:
@@ -208,14 +203,12 @@ def new_experts(
     """
     ngrams = [expert for expert in config.experts if isinstance(expert, NgramExpert)]
     match, recent = _one(config, MatchExpert), _one(config, RecentExpert)
-    history = max(config.memory // _HISTORY_SHARE // 4, 2 * num_lanes * (chunk + 1) + prior_length)
+    history = max(config.memory // HISTORY_SHARE // 4, 2 * num_lanes * (chunk + 1) + prior_length)
     least = max(8 * history, 16 * MOST_CELLS * num_lanes * len(ngrams))
     if least > config.memory:
-        raise ResourceError(
-            f"stage '{config.kind}': {num_lanes} lanes with {chunk} tokens between two looks need "
-            f"a memory of {least:,} bytes, it is {config.memory:,}: raise 'memory', or lower "
-            f"'codec.lanes', 'predict.stride' or 'pack.prior_bytes'"
-        )
+        lower = ("codec.lanes", "predict.stride", "pack.prior_bytes")
+        sizes = {"least": least, "memory": config.memory}
+        raise too_small(config.kind, num_lanes, chunk, **sizes, lower=lower)
     strengths = [e.discount if e.method == "kneser-ney" else e.concentration for e in ngrams]
     return Experts(
         cells=new_table(config.memory // 4 - history),

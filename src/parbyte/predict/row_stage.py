@@ -136,16 +136,6 @@ class RowStage(Predictor):
         """Empty the undo log, and forget what has no room; without a table there is nothing."""
 
 
-def spread(prior_N: NDArray[np.uint16], num_lanes: int, bos_id: int) -> NDArray[np.int32]:
-    """Return a part of the text for each lane, ended by BOS: int32[B, T]; T = 0 without text."""
-    length = -(-len(prior_N) // num_lanes)
-    lanes_BT = np.full((num_lanes, length + 1 if length else 0), bos_id, np.int32)
-    for b, lane_T in enumerate(lanes_BT):
-        part_T = prior_N[b * length : (b + 1) * length]
-        lane_T[: len(part_T)] = part_T
-    return lanes_BT
-
-
 def _to_rows(rows: Tensor) -> Floats:
     return np.ascontiguousarray(rows.detach().to("cpu", torch.float32).numpy())
 
