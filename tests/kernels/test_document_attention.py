@@ -1,38 +1,31 @@
-"""Attention by blocks of documents against a float64 loop; test_gpu.py has the gradients."""
+"""Where packed documents end, against a loop; the kernel itself is in test_gpu.py."""
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from parbyte.kernels.document_attention import BLOCK, document_attention, document_blocks
-
-LANES, HEADS, GROUPS, WIDTH = 2, 4, 2, 8
+from parbyte.kernels.document_attention import can_pack_documents, document_ends
 
 
-def draw_case(num_positions: int, share: float) -> tuple[list[Tensor], Tensor]:
-    generator = torch.Generator().manual_seed(4)
-    sizes = (HEADS, GROUPS, GROUPS)
-    case = [torch.randn(LANES, n, num_positions, WIDTH, generator=generator) for n in sizes]
-    is_start = torch.rand(LANES, num_positions, generator=generator) < share
-    return case, is_start.long().cumsum(1)
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (4, 16)])
+def test_every_start_and_every_row_ends_the_document_before(
+    shape: tuple[int, int], share: float
+) -> None:
+    is_start = np.random.default_rng(5).random(shape) < share
+    before = is_start.copy()
+    rows, positions = shape
+    expected = [0]
+    for place in range(1, rows * positions + 1):
+        is_last = place == rows * positions
+        if is_last or place % positions == 0 or is_start[place // positions, place % positions]:
+            expected.append(place)
+    ends = document_ends(is_start)
+    assert ends.tolist() == expected and ends.dtype == np.int32
+    assert np.array_equal(is_start, before)
 
 
-def reference(q: Tensor, k: Tensor, v: Tensor, document: Tensor) -> Tensor:
-    y = torch.zeros_like(q)
-    for lane in range(LANES):
-        for head in range(HEADS):
-            group = head // (HEADS // GROUPS)
-            for t in range(q.shape[2]):
-                seen = [s for s in range(t + 1) if document[lane, s] == document[lane, t]]
-                logits = k[lane, group, seen] @ q[lane, head, t] / WIDTH**0.5
-                y[lane, head, t] = logits.softmax(0) @ v[lane, group, seen]
-    return y
-
-
-@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 1.0])
-def test_a_query_sees_its_document_up_to_itself(share: float) -> None:
-    case, document = draw_case(BLOCK, share)
-    y = document_attention(*case, document_blocks(document))
-    expected = reference(*(tensor.double() for tensor in case), document)
-    torch.testing.assert_close(y.double(), expected, atol=1e-5, rtol=1e-5)
+def test_only_a_gpu_in_half_precision_packs() -> None:
+    assert can_pack_documents(torch.device("cuda"), torch.bfloat16)
+    assert not can_pack_documents(torch.device("cuda"), torch.float32)
+    assert not can_pack_documents(torch.device("cpu"), torch.bfloat16)

@@ -1,20 +1,34 @@
 """The Triton kernels on a GPU against float64: bfloat16 errors, every element, ragged sizes."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from parbyte.kernels.attention import causal_attention, flash_attention_3
-from parbyte.kernels.document_attention import document_attention, document_blocks
+from parbyte.kernels.document_attention import document_ends, packed_attention
 from parbyte.kernels.heads import HeadSplit, plain_split_heads, split_heads
 from parbyte.kernels.loss import fused_cross_entropy, plain_cross_entropy
 from parbyte.kernels.mixture import mix_streams
 from parbyte.kernels.mlp import fused_mlp, plain_mlp
 from parbyte.kernels.residual import add_product
+from parbyte.model.config import ModelConfig
+from parbyte.model.gpt import GPT
 from parbyte.model.layers import rotary_tables
 
 pytestmark = pytest.mark.gpu
 TOLERANCE = 1e-2
+DOCUMENTS = ModelConfig(
+    vocab_size=64,
+    num_layers=3,
+    model_dim=128,
+    num_heads=4,
+    num_kv_heads=2,
+    mlp_dim=256,
+    document_mask=True,
+)
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
@@ -87,18 +101,37 @@ def test_flash_attention_3_and_its_gradients() -> None:
     check_gradients(value, expected, list(zip(inputs, exact, strict=True)))
 
 
-def test_attention_inside_documents_and_its_gradients() -> None:
-    inputs, exact = with_gradients((draw(2, 8, 512, 64), draw(2, 4, 512, 64), draw(2, 4, 512, 64)))
-    document = (torch.rand(2, 512, device="cuda") < 0.01).long().cumsum(1)
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5])
+def test_attention_inside_documents_and_its_gradients(share: float) -> None:
+    inputs, exact = with_gradients((draw(2, 512, 8, 64), draw(2, 512, 4, 64), draw(2, 512, 4, 64)))
+    is_start = torch.rand(2, 512) < share
+    document = is_start.long().cumsum(1).cuda()
     same = document[:, None, :, None] == document[:, None, None, :]
     mask = same & torch.ones(512, 512, dtype=torch.bool, device="cuda").tril()
+    ends = torch.from_numpy(document_ends(is_start.numpy())).cuda()
+    expected = causal_attention(*(x.transpose(1, 2) for x in exact), mask=mask).transpose(1, 2)
+    check_gradients(
+        packed_attention(*inputs, ends), expected, list(zip(inputs, exact, strict=True))
+    )
 
-    def by_blocks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return document_attention(q, k, v, document_blocks(document))
 
-    value = torch.compile(by_blocks, fullgraph=True)(*inputs)
-    expected = causal_attention(*exact, mask=mask)
-    check_gradients(value, expected, list(zip(inputs, exact, strict=True)))
+def test_packed_documents_are_compiled_once_whatever_their_number() -> None:
+    model = GPT(DOCUMENTS, seed=1).cuda()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    model.set_compute_dtype(torch.bfloat16)
+    masked = copy.deepcopy(model)
+    counter = CompileCounterWithBackend("inductor")
+    hidden = torch.compile(model.hidden, fullgraph=True, dynamic=False, backend=counter)
+    for share in (0.5, 0.02, 0.1):
+        tokens = torch.randint(2, DOCUMENTS.vocab_size, (2, 256))
+        tokens[torch.rand(2, 256) < share] = DOCUMENTS.bos_id
+        ends = torch.from_numpy(document_ends((tokens == DOCUMENTS.bos_id).numpy())).cuda()
+        torch._dynamo.mark_dynamic(ends, 0)
+        found, expected = hidden(tokens.cuda(), ends_E=ends), masked.hidden(tokens.cuda())
+        assert relative_error(found, expected.double()) < 2 * TOLERANCE
+    assert counter.frame_count == 1
 
 
 @pytest.mark.parametrize("vocab_size", [1024, 5000, 8192])

@@ -231,10 +231,10 @@ def test_the_loop_is_off_until_its_fraction_of_the_budget(
     passes: list[int] = []
     hidden = GPT.hidden
 
-    def count(self: GPT, tokens_BT: Tensor) -> Tensor:
+    def count(self: GPT, tokens_BT: Tensor, *, ends_E: Tensor | None) -> Tensor:
         if self.training:
             passes.append(len(self.visits))
-        return hidden(self, tokens_BT)
+        return hidden(self, tokens_BT, ends_E=ends_E)
 
     monkeypatch.setattr(GPT, "hidden", count)
     model = ModelConfig(num_layers=3, model_dim=32, num_heads=2, num_kv_heads=1, loop=(0, 1, 2))

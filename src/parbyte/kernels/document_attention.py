@@ -1,58 +1,51 @@
-"""Causal attention inside documents, by blocks: what no query may see is not computed.
+"""Causal attention inside documents that stand end to end: nothing across a border is computed.
 
-A block of queries and keys is skipped, computed whole or masked element by element. Compiled on a
-GPU this is one kernel; eager it is as slow as a mask of T x T, so only training asks for it.
-Shapes: B batch, H query heads, G key/value heads, T positions, K head_dim.
+A GPU kernel; everything else masks T x T scores. Only a training in half precision asks for it.
+Shapes: B rows, T positions, E ends of documents, H query heads, G key/value heads, K head_dim.
 """
 
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-# Loaded only where it is used: it brings the compiler with it, which takes seconds.
-if TYPE_CHECKING:
-    from torch.nn.attention.flex_attention import BlockMask
-
-BLOCK = 128
-"""Positions of a block; T is a multiple of it."""
+_DTYPES = (torch.bfloat16, torch.float16)
+# Before, heads are grouped without being asked.
+_GROUPED: dict[str, Any] = {"enable_gqa": True} if torch.__version__ >= "2.12" else {}
 
 
-class DocumentBlocks(NamedTuple):
-    """Which blocks of queries and keys there is anything to see in."""
-
-    mask: "BlockMask"
-
-
-def blocks_pay(tokens_BT: Tensor) -> bool:
-    """Say whether attention over these positions should go by blocks: compiled GPU training."""
-    is_compiled_training = torch.compiler.is_compiling() and torch.is_grad_enabled()
-    return tokens_BT.is_cuda and is_compiled_training and tokens_BT.shape[1] % BLOCK == 0
+def can_pack_documents(device: torch.device, dtype: torch.dtype) -> bool:
+    """Say whether `packed_attention` has a kernel there."""
+    return device.type == "cuda" and dtype in _DTYPES
 
 
-def document_blocks(document_BT: Tensor) -> DocumentBlocks:
-    """Return which blocks hold a pair of positions of one document, the key not after the query.
+def document_ends(is_start_BT: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Return int32[E]: 0, then where each document ends in all rows joined; a row ends one too."""
+    is_start_BT = is_start_BT.copy()
+    is_start_BT[:, 0] = True
+    return np.append(np.flatnonzero(is_start_BT), is_start_BT.size).astype(np.int32)
 
-    document: int64, counts up along T.
+
+def packed_attention(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, ends_E: Tensor) -> Tensor:
+    """Attend inside documents; returns [B, T, H, K]. Logits are scaled by 1/sqrt(K).
+
+    Source: FlashAttention-2, arXiv 2307.08691, as `torch.nn.attention.varlen` has it.
     """
-    from torch.nn.attention.flex_attention import create_block_mask
+    # Loaded only where it is used, as few trainings are.
+    from torch.nn.attention.varlen import varlen_attn
 
-    def may_see(lane: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return (query >= key) & (document_BT[lane, query] == document_BT[lane, key])
-
-    num_lanes, num_positions = document_BT.shape
-    shape = (num_lanes, None, num_positions, num_positions)
-    return DocumentBlocks(create_block_mask(may_see, *shape, document_BT.device, BLOCK))
-
-
-def document_attention(
-    q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, blocks: DocumentBlocks
-) -> Tensor:
-    """Attend inside documents; returns [B, H, T, K]. Logits are scaled by 1/sqrt(K).
-
-    Source: FlexAttention, arXiv 2412.05496.
-    """
-    from torch.nn.attention.flex_attention import flex_attention
-
-    y_BHTK = flex_attention(q_BHTK, k_BGTK, v_BGTK, block_mask=blocks.mask, enable_gqa=True)
-    return cast("Tensor", y_BHTK)
+    longest = q_BTHK.shape[1]
+    y_NHK = varlen_attn(
+        q_BTHK.flatten(0, 1),
+        k_BTGK.flatten(0, 1),
+        v_BTGK.flatten(0, 1),
+        ends_E,
+        ends_E,
+        longest,
+        longest,
+        window_size=(-1, 0),
+        **_GROUPED,
+    )
+    return cast("Tensor", y_NHK).view_as(q_BTHK)

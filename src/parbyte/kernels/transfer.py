@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def send(array: NDArray[np.int64], device: torch.device) -> Tensor:
+def send(array: NDArray[np.integer], device: torch.device) -> Tensor:
     """Return an array as a tensor on `device`; a GPU's stream takes it when its turn comes.
 
     On the CPU the tensor shares the array's memory.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from parbyte.kernels.attention import causal_attention
-from parbyte.kernels.document_attention import DocumentBlocks, document_attention
+from parbyte.kernels.document_attention import packed_attention
 from parbyte.kernels.filled_attention import filled_attention
 from parbyte.kernels.heads import HeadSplit, split_heads
 from parbyte.model.config import ModelConfig
@@ -39,20 +39,21 @@ class BlockWeights(NamedTuple):
 class Span:
     """Where this call's T positions stand: rotary rows, who may see whom, what is in the past.
 
-    cos, sin: float32[T, 1, K]. mask: bool[B, 1, T, S], the same by blocks, or None for plain
-    causality. start: positions already in the cache. value_embed_BTGK: added to the values of the
-    layers that want it. dropout: share of each layer's output to drop; 0 outside training. filled:
-    of the one new position in a cache of fixed shapes: its place, int64[1], and the first one that
-    each lane sees, int64[B]; it stands for mask and start.
+    cos, sin: float32[T, 1, K]. mask: bool[B, 1, T, S] or None for plain causality. start: positions
+    already in the cache. value_embed_BTGK: added to the values of the layers that want it. dropout:
+    share of each layer's output to drop; 0 outside training. filled: of the one new position in a
+    cache of fixed shapes: its place, int64[1], and the first one that each lane sees, int64[B]; it
+    stands for mask and start. ends_E: where documents end, see `document_ends`; it stands for mask.
     """
 
     cos: Tensor
     sin: Tensor
-    mask: Tensor | DocumentBlocks | None = None
+    mask: Tensor | None = None
     start: int = 0
     value_embed_BTGK: Tensor | None = None
     dropout: float = 0.0
     filled: tuple[Tensor, Tensor] | None = None
+    ends_E: Tensor | None = None
 
 
 class Attention(nn.Module):
@@ -99,8 +100,8 @@ class Attention(nn.Module):
             keys_BGSK.index_copy_(2, span.filled[0], k_BGSK)
             values_BGSK.index_copy_(2, span.filled[0], v_BGSK)
             y_BHTK = filled_attention(q_BHTK, keys_BGSK, values_BGSK, *span.filled)
-        elif isinstance(span.mask, DocumentBlocks):
-            y_BHTK = document_attention(q_BHTK, k_BGSK, v_BGSK, span.mask)
+        elif span.ends_E is not None:
+            y_BHTK = packed_attention(q_BTHK, k_BTGK, v_BTGK, span.ends_E).transpose(1, 2)
         else:
             if store is not None:
                 k_BGSK = _append(store[0], k_BGSK, span.start)

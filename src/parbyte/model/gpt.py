@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parbyte.kernels.attention import lower_right_mask
-from parbyte.kernels.document_attention import DocumentBlocks, blocks_pay, document_blocks
 from parbyte.kernels.loss import softcapped_cross_entropy, softcapped_logits
 from parbyte.kernels.mixture import mix_streams
 from parbyte.kernels.mlp import add_mlp
@@ -177,14 +176,22 @@ class GPT(nn.Module):
             is_fixed=fixed,
         )
 
-    def hidden(self, tokens_BT: Tensor, cache: Cache | None = None, *, num_last: int = 0) -> Tensor:
+    def hidden(
+        self,
+        tokens_BT: Tensor,
+        cache: Cache | None = None,
+        *,
+        num_last: int = 0,
+        ends_E: Tensor | None = None,
+    ) -> Tensor:
         """Return [B, T, D] after the last norm, in the compute dtype.
 
         cache: holds the positions before these; the T new ones are appended. Call with a cache
         under torch.no_grad or inference_mode. num_last: return so many of the last positions only,
         without a cache; the last layer then computes nothing for the others but keys and values.
+        ends_E: int32[E], `document_ends` of these tokens, if they are to be attended to packed.
         """
-        assert cache is None or not num_last
+        assert cache is None or (not num_last and ends_E is None)
         dtype = self.compute_dtype
         last_token = None if cache is None else cache.last_token
         last_embed = None if cache is None else cache.last_embed
@@ -192,7 +199,7 @@ class GPT(nn.Module):
         if self.embed.looks_back:
             previous_BT = previous_tokens(tokens_BT, last_token, self.config.bos_id)
         start_BTD, embed_BTD = self.embed(tokens_BT, previous_BT, last_embed, dtype)
-        span = self._span(tokens_BT, cache)
+        span = self._span(tokens_BT, cache, ends_E)
         x_BTD = self._run_blocks(drop(start_BTD, span.dropout), span, cache, num_last)
         if cache is not None:
             cache.advance(tokens_BT, embed_BTD)
@@ -242,7 +249,7 @@ class GPT(nn.Module):
             return empty, empty.clone()
         return rotary_tables(num_positions, config.head_dim, config.rope_dims, config.rope_base)
 
-    def _span(self, tokens_BT: Tensor, cache: Cache | None) -> Span:
+    def _span(self, tokens_BT: Tensor, cache: Cache | None, ends_E: Tensor | None) -> Span:
         dtype, num_new = self.compute_dtype, tokens_BT.shape[1]
         value_embed = None
         if self.value_embed is not None:
@@ -260,15 +267,14 @@ class GPT(nn.Module):
             start = cache.length
             assert start + num_new <= cache.capacity, "the caller resets a full cache"
             cos, sin = cache.cos[start : start + num_new], cache.sin[start : start + num_new]
-        mask = self._document_mask(tokens_BT, cache) if self.config.document_mask else None
+        is_masked = self.config.document_mask and ends_E is None
+        mask = self._document_mask(tokens_BT, cache) if is_masked else None
         dropout = self.dropout if self.training else 0.0
-        return Span(cos, sin, mask, start, value_embed, dropout)
+        return Span(cos, sin, mask, start, value_embed, dropout, ends_E=ends_E)
 
-    def _document_mask(self, tokens_BT: Tensor, cache: Cache | None) -> Tensor | DocumentBlocks:
+    def _document_mask(self, tokens_BT: Tensor, cache: Cache | None) -> Tensor:
         num_new = tokens_BT.shape[1]
         document_BT = (tokens_BT == self.config.bos_id).long().cumsum(1)
-        if cache is None and blocks_pay(tokens_BT):
-            return document_blocks(document_BT)
         document_BS = document_BT
         if cache is not None:
             start, end = cache.length, cache.length + num_new

@@ -31,9 +31,14 @@ class Objective(nn.Module):
             nn.Parameter(torch.zeros_like(model.embed.table)) for _ in range(num_heads)
         )
 
-    def forward(self, inputs_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss, and the nats per token of it that the model itself accounts for."""
-        hidden_BTD = self.model.hidden(inputs_BT)
+    def forward(
+        self, inputs_BT: Tensor, targets_BT: Tensor, ends_E: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the loss, and the nats per token of it that the model itself accounts for.
+
+        ends_E: see `GPT.hidden`.
+        """
+        hidden_BTD = self.model.hidden(inputs_BT, ends_E=ends_E)
         nats = self.model.loss(hidden_BTD, targets_BT)
         if not self.heads:
             return nats, nats

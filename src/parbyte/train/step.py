@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from parbyte.base.world import World
+from parbyte.kernels.document_attention import can_pack_documents, document_ends
+from parbyte.kernels.transfer import send
 from parbyte.text.batches import IGNORED
 from parbyte.train.config import TrainConfig
 from parbyte.train.device import Pace, compile_options
@@ -48,11 +50,15 @@ class TrainStep:
         self._optimizer = optimizer
         self._device = device
         self._micro_rows = config.micro_rows(world.size)
-        self._forward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = objective
+        self._forward: Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]] = objective
         if config.compile:
             self._forward = torch.compile(
                 objective, fullgraph=True, dynamic=False, options=compile_options()
             )
+        model = objective.model
+        self._is_packed = model.config.document_mask and can_pack_documents(
+            device, model.compute_dtype
+        )
         self._pace = Pace(device)
         self._rounding = rounding
         self._parameters = dict(objective.model.named_parameters())
@@ -94,12 +100,13 @@ class TrainStep:
 
     def _learn(self, inputs: NDArray[np.int64], targets: NDArray[np.int64]) -> StepLoss:
         """Leave the gradients of all parts of the batch."""
-        inputs_BT, targets_BT = self._to_device(inputs), self._to_device(targets)
+        inputs_BT, targets_BT = send(inputs, self._device), send(targets, self._device)
         parts, num_targets = [], 0
         for start in range(0, len(inputs), self._micro_rows):
             rows = slice(start, start + self._micro_rows)
             count = int(np.count_nonzero(targets[rows] != IGNORED))
-            loss, nats = self._forward(inputs_BT[rows], targets_BT[rows])
+            ends_E = self._document_ends(inputs[rows])
+            loss, nats = self._forward(inputs_BT[rows], targets_BT[rows], ends_E)
             share = count / targets.size
             (loss * share).backward()
             parts.append(nats.detach() * share)
@@ -107,8 +114,11 @@ class TrainStep:
         nats = parts[0] if len(parts) == 1 else torch.stack(parts).sum()
         return StepLoss(nats, num_targets / targets.size)
 
-    def _to_device(self, array: NDArray[np.int64]) -> Tensor:
-        tensor = torch.from_numpy(array)
-        if self._device.type == "cpu":
-            return tensor
-        return tensor.pin_memory().to(self._device, non_blocking=True)
+    def _document_ends(self, inputs: NDArray[np.int64]) -> Tensor | None:
+        """Return what packed attention needs of one part of the batch, None without it."""
+        if not self._is_packed:
+            return None
+        ends_E = send(document_ends(inputs == self._model.config.bos_id), self._device)
+        # Else every new number of documents is a graph of its own.
+        torch._dynamo.mark_dynamic(ends_E, 0)
+        return ends_E
