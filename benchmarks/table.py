@@ -244,6 +244,8 @@ def _machines(results: dict[str, Any]) -> list[str]:
     files: dict[str, list[str]] = {}
     for name in dict.fromkeys(line.file for line in LINES):
         result = results.get(name) or {}
+        if name == "train":  # each of its entries says where it was taken
+            result = result.get("golf-record") or {}
         machine = result.get("hardware") or result.get("machine") or {}
         where = result.get("gpu") or _cpu(machine)
         if where:

@@ -1,14 +1,15 @@
 """Training speed of recipes on one GPU: tokens/s, share of the matmul ceiling, where time goes.
 
     python benchmarks/train.py --data golf-baseline=DATA1024 golf-record=DATA8192
+    python benchmarks/train.py --data golf-record=DATA8192 --measure gains curve
     python benchmarks/train.py --data golf-baseline=DATA1024 --peer train_gpt.py A=B
 
 DATA is a folder made by `parbyte data` with the recipe's vocabulary, from any text. Each recipe is
 compiled, then timed step by step on that text, without its loop and with it; one more step is
-profiled. --scaling repeats this for other batches and lengths. --gains takes away one kernel at a
-time. --curve compares 50 losses of a
-small network with those of its float32 twin on the CPU. --peer runs a script of the contest on the
-first recipe's tokens, with the environment given, and prints its tokens/s beside that recipe's.
+profiled. `scaling` repeats this for other batches and lengths, `documents` with attention that ends
+where documents do. `gains` takes away one kernel at a time. `curve` compares 50 losses of a small
+network with those of its float32 twin on the CPU. --peer runs a script of the contest on the first
+recipe's tokens, with the environment given, and prints its tokens/s beside that recipe's.
 """
 
 import argparse
@@ -29,7 +30,7 @@ import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from parbyte.base.clock import now_s
-from parbyte.base.files import write_json
+from parbyte.base.files import read_json, write_json
 from parbyte.base.log import Console
 from parbyte.base.machine import describe_machine, describe_versions
 from parbyte.base.world import World
@@ -77,6 +78,7 @@ TWINS: dict[str, list[tuple[Any, str, Any]]] = {
         )
     ],
 }
+MEASURES = ("shape", "scaling", "documents", "gains", "curve")
 NUM_TOP = 40
 CURVE_STEPS = 50
 CURVE_MODEL: dict[str, Any] = {
@@ -97,8 +99,17 @@ CURVE_TRAIN: dict[str, Any] = {
 class Candidate:
     """A recipe on its data."""
 
-    def __init__(self, name: str, data: Path, **changes: Any) -> None:
-        self.model_config, config = configs_of(name, data)
+    def __init__(
+        self,
+        name: str,
+        data: Path,
+        *,
+        looping: bool = True,
+        documents: bool = False,
+        **changes: Any,
+    ) -> None:
+        model_config, config = configs_of(name, data)
+        self.model_config = dataclasses.replace(model_config, document_mask=documents)
         self.config = dataclasses.replace(config, **changes)
         self._loader = TrainBatches(
             open_shards(data, "train"),
@@ -110,7 +121,7 @@ class Candidate:
         self.rehearsal = Rehearsal(self.model_config, self.config, self._loader.next)
         self.phases = {"plain": True}
         if self.model_config.loop:
-            self.phases = {"plain": False, "looping": True}
+            self.phases = {"plain": False} | ({"looping": True} if looping else {})
         self.start_up_s = 0.0
 
     def warm_up(self) -> None:
@@ -203,7 +214,7 @@ def group_of(kernel: str) -> str:
 
 
 def measure(name: str, data: Path, steps: int, ceiling: float, **changes: Any) -> dict[str, Any]:
-    """Return the figures of one recipe with some keys of `[train]` changed."""
+    """Return the figures of one recipe; changes: see Candidate, and keys of `[train]`."""
     candidate = Candidate(name, data, **changes)
     candidate.warm_up()
     figures = candidate.measure(steps, ceiling)
@@ -211,24 +222,42 @@ def measure(name: str, data: Path, steps: int, ceiling: float, **changes: Any) -
     return figures
 
 
-def scaling(name: str, data: Path, steps: int, ceiling: float) -> list[dict[str, Any]]:
+def scaling(name: str, data: Path, steps: int, ceiling: float) -> dict[str, dict[str, Any]]:
     """Return the figures with half the tokens in one forward, and at half and double length."""
     _, config = configs_of(name, data)
-    changes = [{"micro_batch_tokens": config.micro_batch_tokens // 2}]
-    changes += [{"seq_len": config.seq_len // 2}, {"seq_len": config.seq_len * 2}]
-    return [measure(name, data, steps, ceiling, **change) for change in changes]
+    changes = {
+        "half a forward": half_a_forward(name, data),
+        "half the length": {"seq_len": config.seq_len // 2},
+        "double length": {"seq_len": config.seq_len * 2},
+    }
+    return {
+        label: measure(name, data, steps, ceiling, looping=False, **change)
+        for label, change in changes.items()
+    }
 
 
-def gains(name: str, data: Path, steps: int, ceiling: float) -> dict[str, dict[str, Any]]:
-    """Return the figures with one kernel at a time replaced by its plain twin."""
-    found = {}
-    for kernel, exchanges in TWINS.items():
+def gains(
+    name: str, data: Path, steps: int, ceiling: float, kernels: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Return the figures with all kernels, then with one at a time replaced by its plain twin.
+
+    With half the tokens in one forward, which fit without any of them.
+    """
+    half = half_a_forward(name, data)
+    found = {"with all": measure(name, data, steps, ceiling, looping=False, **half)}
+    for kernel in kernels:
         with contextlib.ExitStack() as stack:
-            for module, attribute, twin in exchanges:
+            for module, attribute, twin in TWINS[kernel]:
                 stack.callback(setattr, module, attribute, getattr(module, attribute))
                 setattr(module, attribute, twin)
-            found[kernel] = measure(name, data, steps, ceiling)
+            found[f"without {kernel}"] = measure(name, data, steps, ceiling, looping=False, **half)
     return found
+
+
+def half_a_forward(name: str, data: Path) -> dict[str, Any]:
+    """Return the change that puts half as many tokens in one forward."""
+    _, config = configs_of(name, data)
+    return {"micro_batch_tokens": (config.micro_batch_tokens or config.batch_tokens) // 2}
 
 
 def loss_curve(name: str, data: Path, devices: Sequence[str] = ("cpu", "cuda")) -> dict[str, Any]:
@@ -282,49 +311,57 @@ def run_peer(script: Path, settings: Sequence[str], data: Path) -> dict[str, Any
     }
 
 
+def take(what: str, name: str, data: Path, args: argparse.Namespace, ceiling: float) -> Any:
+    """Return and print one kind of figures of one recipe."""
+    if what == "curve":
+        found = loss_curve(name, data)
+        print(f"{name}: 50 losses differ by at most {found['worst_relative']:.2%}")
+        return found
+    if what == "scaling":
+        found = scaling(name, data, args.steps, ceiling)
+    elif what == "gains":
+        found = gains(name, data, args.steps, ceiling, args.kernels)
+    else:
+        found = {"": measure(name, data, args.steps, ceiling, documents=what == "documents")}
+    for label, figures in found.items():
+        show(f"{name} {what} {label}".rstrip(), figures)
+    return found.get("", found)
+
+
 def main() -> None:
-    """Measure the ceiling, then every recipe, then what was asked for, and store the figures."""
+    """Take what was asked for and put it into the result file, beside what stands there."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", nargs="+", required=True, metavar="RECIPE=FOLDER")
+    parser.add_argument("--measure", nargs="+", choices=MEASURES, default=["shape"])
+    parser.add_argument("--kernels", nargs="+", choices=TWINS, default=list(TWINS))
     parser.add_argument("--steps", type=int, default=8, help="timed steps of each half")
-    parser.add_argument("--scaling", action="store_true")
-    parser.add_argument("--gains", action="store_true")
-    parser.add_argument("--curve", action="store_true")
     parser.add_argument("--peer", nargs="+", metavar=("PATH", "NAME=VALUE"), default=[])
     parser.add_argument("--json", type=Path, default=RESULT)
     args = parser.parse_args()
     ceiling = matmul_flops(torch.bfloat16, CUDA, 8192)
-    figures: dict[str, Any] = {
+    print(f"bf16 8192^3 matmul: {ceiling / 1e12:.0f} TFLOP/s")
+    where = {
         "gpu": torch.cuda.get_device_name(),
+        "matmul_flops": ceiling,
         "machine": describe_machine(),
         "versions": describe_versions(),
-        "matmul_flops": ceiling,
     }
-    print(f"bf16 8192^3 matmul: {ceiling / 1e12:.0f} TFLOP/s")
-    for pair in args.data:
-        name, _, folder = pair.partition("=")
-        figures[name] = measure(name, Path(folder), args.steps, ceiling)
-        show(name, figures[name])
-        write_json(args.json, figures)
-        if args.scaling:
-            figures[f"{name} scaling"] = scaling(name, Path(folder), args.steps, ceiling)
-            for other in figures[f"{name} scaling"]:
-                show(f"{name} {other['micro_batch_tokens']} x {other['seq_len']}", other)
-        if args.gains:
-            figures[f"{name} gains"] = gains(name, Path(folder), args.steps, ceiling)
-            for kernel, other in figures[f"{name} gains"].items():
-                show(f"{name} without {kernel}", other)
-        if args.curve:
-            figures[f"{name} curve"] = loss_curve(name, Path(folder))
-            print(f"{name}: 50 losses differ by {figures[f'{name} curve']['worst_relative']:.2%}")
-        write_json(args.json, figures)
+
+    def keep(key: str, found: dict[str, Any]) -> None:
+        stored = read_json(args.json) if args.json.exists() else {}
+        write_json(args.json, stored | {key: where | found})
+
+    pairs = [pair.split("=", 1) for pair in args.data]
+    for name, folder in pairs:
+        for what in args.measure:
+            found = take(what, name, Path(folder), args, ceiling)
+            keep(name if what == "shape" else f"{name} {what}", found)
     if args.peer:
-        _, _, folder = args.data[0].partition("=")
-        figures["peer"] = run_peer(Path(args.peer[0]), args.peer[1:], Path(folder))
-        print(f"{figures['peer']['script']}: {figures['peer']['tokens_per_second']:,} tokens/s")
-        write_json(args.json, figures)
+        found = run_peer(Path(args.peer[0]), args.peer[1:], Path(pairs[0][1]))
+        print(f"{found['script']}: {found['tokens_per_second']:,} tokens/s")
+        keep("peer", found)
 
 
 def show(name: str, figures: dict[str, Any]) -> None:
