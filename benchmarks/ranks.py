@@ -29,13 +29,14 @@ RESULT = Path(__file__).parent / "results" / "ranks.json"
 MAX_DIFFERENCE = 0.01
 
 
-def train_as_rank(recipe: str, data: Path, steps: int, result: Path) -> None:
+def train_as_rank(args: argparse.Namespace) -> None:
     """Train with torchrun's variables; rank 0 writes the figures."""
-    world = world_from_environment()
-    init_process_group(world, "cuda")
-    given, manifest = load_recipe(recipe), load_manifest(data)
+    world, data = world_from_environment(), args.data
+    init_process_group(world, args.device)
+    given, manifest = load_recipe(args.recipe), load_manifest(data)
     model = dataclasses.replace(given.model, vocab_size=manifest.vocab_size, bos_id=manifest.bos_id)
-    config = dataclasses.replace(given.train, steps=steps, checkpoint_seconds=0.0, dev_tokens=0)
+    changes = {"steps": args.steps, "device": args.device, "checkpoint_seconds": 0.0}
+    config = dataclasses.replace(given.train, **changes, dev_tokens=0, qat="off")
     with tempfile.TemporaryDirectory() as folder:
         made = train(model, config, data, Path(folder), world=world, console=Console(quiet=True))
     if world.is_main:
@@ -45,7 +46,7 @@ def train_as_rank(recipe: str, data: Path, steps: int, result: Path) -> None:
             "final_loss": made.final_loss,
             "peak_memory_bytes": made.peak_memory_bytes,
         }
-        write_json(result, figures)
+        write_json(args.json, figures)
     leave_process_group(world)
 
 
@@ -56,7 +57,7 @@ def measure(args: argparse.Namespace, ranks: int) -> dict[str, Any]:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += [f"--nproc-per-node={ranks}", __file__, "--recipe", args.recipe]
         command += ["--data", str(args.data), "--steps", str(args.steps), "--json", str(result)]
-        subprocess.run([*command, "--as-rank"], check=True)
+        subprocess.run([*command, "--device", args.device, "--as-rank"], check=True)
         return read_json(result)
 
 
@@ -69,14 +70,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--json", type=Path, default=RESULT)
     parser.add_argument("--as-rank", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.as_rank:
-        train_as_rank(args.recipe, args.data, args.steps, args.json)
+        train_as_rank(args)
         return
     figures: dict[str, Any] = {
-        "gpu": torch.cuda.get_device_name(),
+        "gpu": torch.cuda.get_device_name() if args.device == "cuda" else "",
         "machine": describe_machine(),
         "versions": describe_versions(),
         "recipe": args.recipe,
@@ -94,7 +96,7 @@ def main() -> None:
         figures["ranks"][str(ranks)] = found
         write_json(args.json, figures)
         print(
-            f"{ranks} GPUs: {found['tokens_per_second']:,.0f} tokens/s, {found['speedup']:.2f} x, "
+            f"{ranks} ranks: {found['tokens_per_second']:,.0f} tokens/s, {found['speedup']:.2f} x, "
             f"loss {found['final_loss']:.4f} ({found['loss_difference']:.3%} away), "
             f"{found['peak_memory_bytes'] / 2**30:.1f} GiB on rank 0"
         )
