@@ -19,7 +19,10 @@ ROOT = str(Path(parbyte.__file__).parents[1])
     ("event", "arguments"),
     [
         ("socket.connect", ()),
-        ("subprocess.Popen", ()),
+        ("subprocess.Popen", ("/usr/bin/curl", [], None, None)),
+        ("subprocess.Popen", ("/home/someone/gcc", [], None, None)),
+        ("os.posix_spawn", ("/bin/sh", [], {})),
+        ("os.fork", ()),
         ("os.system", ()),
         ("open", ("/etc/passwd", "r", 0)),
         ("open", ("/home/someone/heldout.txt", "rb", 0)),
@@ -35,10 +38,18 @@ def test_a_shut_door_is_refused(tmp_path: Path, event: str, arguments: tuple[obj
 def test_what_decoding_needs_is_open(tmp_path: Path) -> None:
     hook = make_hook(ROOT, str(tmp_path), [])
     hook("open", (str(tmp_path / "text"), "wb", 0))
+    hook("open", (str(tmp_path), "w", 0))
     hook("open", (f"{ROOT}/parbyte/__init__.py", "r", 0))
     hook("open", (json.__file__, "rb", 0))
     hook("open", (3, "rb", 0))
     hook("import", ("json",))
+
+
+def test_what_compiles_kernels_may_be_started(tmp_path: Path) -> None:
+    hook = make_hook(ROOT, str(tmp_path), [])
+    hook("subprocess.Popen", ("/usr/bin/gcc", [], None, None))
+    hook("subprocess.Popen", ("/sbin/ldconfig", [], None, None))
+    hook("os.posix_spawn", (f"{ROOT}/triton/backends/nvidia/bin/ptxas", [], {}))
 
 
 def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_frames_whose_lanes_take_turns_decode(
     monkeypatch.setattr(methods_module, "_zstd", lambda text: text)
     data = pack(letters_artifact, [Entry([text])], replace(CONFIG, turns=2, frame_bytes=1 << 20))
     (coded,) = read_archive(Source(io.BytesIO(data)))
-    assert (coded.head.kind, coded.payload[:5]) == (2, b"PBYB\x03")
+    assert (coded.head.kind, coded.payload[:5]) == (2, b"PBYB\x04")
     assert Methods(letters_artifact, QUIET).decode(coded.head, coded.payload) == text
 
 

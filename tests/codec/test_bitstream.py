@@ -133,7 +133,7 @@ def test_every_damaged_byte_is_noticed_with_checks_too() -> None:
 
 def test_the_bytes_with_turns_are_part_of_the_format() -> None:
     expected = (
-        "5042594203000102030405060708090a0b0c0d0e0f000102030405060700010102"
-        "61626364ba1004480205020201043fc4ccfe745870e20201000000feffffffed488b807778797a00"
+        "5042594204000102030405060708090a0b0c0d0e0f000102030405060700010102"
+        "6162636463e2d9c80205020201043fc4ccfe745870e20201000000feffffff83eb22997778797a00"
     )
     assert write(TURNING, [CHECKED]).hex() == expected

@@ -123,11 +123,11 @@ def test_lanes_that_take_turns_cost_and_decode_the_same(lanes: list[list[int]], 
     known, lengths = [np.array(lane, np.uint16) for lane in lanes], [len(lane) for lane in lanes]
     predictor = Watched(chunk)
     together = drive(predictor, Encoder(known), lengths, BOS, QUIET)
-    encoder = Encoder(known, has_checks=True)
+    encoder = Encoder(known, check_tokens=1)
     in_turns = drive(predictor, encoder, lengths, BOS, QUIET, turns=2)
     assert in_turns.nats == pytest.approx(together.nats, abs=1e-9)
     assert len(encoder.checks) == -(-max(lengths) // chunk)
-    decoder = Decoder(encoder.to_bytes(), VOCAB, checks=encoder.checks)
+    decoder = Decoder(encoder.to_bytes(), VOCAB, checks=encoder.checks, check_tokens=1)
     decoded = drive(predictor, decoder, lengths, BOS, QUIET, turns=2)
     assert [lane.tolist() for lane in decoded.tokens] == lanes
     assert decoded.nats == in_turns.nats
@@ -144,18 +144,18 @@ def test_a_network_codes_each_lane_the_same_alone_and_in_turns() -> None:
     payloads = []
     for fixed in (False, True):
         predictor = NeuralPredictor(model, window=16, stride=8, fixed=fixed)
-        encoder = Encoder(known, has_checks=True)
+        encoder = Encoder(known, check_tokens=1)
         nats = drive(predictor, encoder, lengths, BOS, QUIET, turns=2).nats
         plain = drive(predictor, Encoder(known), lengths, BOS, QUIET).nats
         assert nats == pytest.approx(plain, rel=1e-6)
-        decoder = Decoder(encoder.to_bytes(), VOCAB, checks=encoder.checks)
+        decoder = Decoder(encoder.to_bytes(), VOCAB, checks=encoder.checks, check_tokens=1)
         decoded = drive(predictor, decoder, lengths, BOS, QUIET, turns=2)
         assert all(map(np.array_equal, decoded.tokens, known))
         payloads.append(encoder.to_bytes())
     assert abs(len(payloads[0]) - len(payloads[1])) <= 4
 
 
-def test_a_divergence_is_named_with_its_chunk() -> None:
+def test_a_divergence_is_named_with_its_place() -> None:
     class Drifting(Watched):
         """Its rows change from the second chunk on."""
 
@@ -169,11 +169,26 @@ def test_a_divergence_is_named_with_its_chunk() -> None:
     known = [
         np.random.default_rng(lane).integers(0, VOCAB, 30).astype(np.uint16) for lane in (0, 1)
     ]
-    encoder = Encoder(known, has_checks=True)
+    encoder = Encoder(known, check_tokens=1)
     drive(Watched(10), encoder, [30, 30], BOS, QUIET, turns=2)
-    decoder = Decoder(encoder.to_bytes(), VOCAB, checks=encoder.checks)
-    with pytest.raises(BitstreamError, match="in chunk 1"):
+    decoder = Decoder(encoder.to_bytes(), VOCAB, checks=encoder.checks, check_tokens=1)
+    with pytest.raises(BitstreamError, match="among the tokens from 20 to "):
         drive(Drifting(10), decoder, [30, 30], BOS, QUIET, turns=2)
+
+
+def test_checks_lie_apart_as_asked() -> None:
+    known = [np.random.default_rng(3).integers(0, VOCAB, 40).astype(np.uint16)] * 2
+    numbers = []
+    for check_tokens in (1, 8, 9, 30, 81):
+        encoder = Encoder(known, check_tokens=check_tokens)
+        drive(Watched(4), encoder, [40, 40], BOS, QUIET, turns=2)
+        numbers.append(len(encoder.checks))
+        decoder = Decoder(
+            encoder.to_bytes(), VOCAB, checks=encoder.checks, check_tokens=check_tokens
+        )
+        decoded = drive(Watched(4), decoder, [40, 40], BOS, QUIET, turns=2)
+        assert all(map(np.array_equal, decoded.tokens, known))
+    assert numbers == [10, 10, 5, 2, 0]
 
 
 def test_a_predictor_without_a_twin_takes_no_turns() -> None:

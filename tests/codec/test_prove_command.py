@@ -101,7 +101,7 @@ def test_wrong_input_is_one_line_and_2(
         ((model, text, *ours), "no file that parbyte compressed"),
         ((model, bitstream, "--text", tmp_path / "none"), "no file"),
         ((older, bitstream, *ours), "format version 1"),
-        ((model, later, *ours), "format 9, this parbyte reads formats 1, 2, 3"),
+        ((model, later, *ours), "format 9, this parbyte reads formats 1, 2, 4"),
     ):
         code, out, err = say("prove", *words)
         assert (code, out, len(err.splitlines()), hint in err) == (2, "", 1, True), err

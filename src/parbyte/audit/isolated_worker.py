@@ -18,6 +18,10 @@ _WRITE = "to write"
 _SYSTEM = ("/proc/", "/sys/", "/dev/null", "/dev/urandom", "/lib", "/usr/lib", "/etc/ld.so")
 """What the C library and torch read of the machine: processors, memory, shared libraries."""
 _FORBIDDEN = ("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork")
+_STARTS = ("subprocess.Popen", "os.posix_spawn")
+_COMPILERS = ("ldconfig", "ptxas", "gcc", "clang")
+"""What Triton starts to make a GPU's kernels of the package's sources."""
+_PROGRAMS = ("/sbin/", "/usr/")
 
 
 class Refused(PermissionError):
@@ -48,7 +52,8 @@ def main(root: str, arguments: list[str]) -> int:
 def make_hook(root: str, folder: str, refused: list[str]) -> Callable[[str, tuple[Any, ...]], None]:
     """Return the hook: reads below `root` and the interpreter's folders, all below `folder`.
 
-    refused: where it notes what it refuses, but for writing: caches are tried and done without.
+    Compilers of GPU kernels may be started, other programs not. refused: where it notes what it
+    refuses, but for writing: caches are tried and done without.
     """
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     places = {sysconfig.get_path(name) for name in names} | {root, *sys.path}
@@ -57,6 +62,8 @@ def make_hook(root: str, folder: str, refused: list[str]) -> Callable[[str, tupl
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         fault = event if event.startswith(_FORBIDDEN) else ""
+        if event in _STARTS:
+            fault = _foreign_program(arguments[0], libraries)
         if event == "open" and isinstance(arguments[0], str | bytes | Path):
             path = os.path.realpath(os.fsdecode(arguments[0]))
             fault = _foreign_open(path, arguments[1], arguments[2], own, libraries)
@@ -68,11 +75,20 @@ def make_hook(root: str, folder: str, refused: list[str]) -> Callable[[str, tupl
     return hook
 
 
+def _foreign_program(program: Any, libraries: tuple[str, ...]) -> str:
+    """Return what is wrong with starting a program; empty if it is a compiler of kernels."""
+    path = os.fsdecode(program)
+    is_compiler = os.path.basename(path).startswith(_COMPILERS)
+    if is_compiler and os.path.realpath(path).startswith((*_PROGRAMS, *libraries)):
+        return ""
+    return f"to start '{path}'"
+
+
 def _foreign_open(
     path: str, mode: str | None, flags: int, own: str, libraries: tuple[str, ...]
 ) -> str:
     """Return what is wrong with opening a file; empty if it is the decoder's to open."""
-    if path.startswith(own):
+    if f"{path}/".startswith(own):  # the folder itself: temporary files are opened through it
         return ""
     writes = any(letter in (mode or "") for letter in "wax+")
     writes |= mode is None and bool(flags & (os.O_WRONLY | os.O_RDWR))

@@ -17,6 +17,7 @@ from pathlib import Path
 from parbyte.base.clock import Stopwatch
 from parbyte.base.errors import ArtifactError, BitstreamError, DataError, ProofError
 from parbyte.base.files import atomic_file, resource_error, sha256_file
+from parbyte.base.world import environment_for_child
 from parbyte.codec import record
 from parbyte.pack import container
 
@@ -128,11 +129,16 @@ def first_bytes(path: Path) -> bytes:
 
 def _decode(command: Sequence[str], folder: Path, restored: Path, quiet: bool) -> float:
     voice = "quiet" if quiet else "loud"
+    # What is compiled for a GPU is compiled in the folder, from the package's sources alone.
+    environment = environment_for_child(
+        TMPDIR=str(folder), TRITON_CACHE_DIR=str(folder / "compiled")
+    )
     # The names are relative: the process never learns where the run lives.
     names = ["artifact", "bitstream", restored.name, voice]
     done = subprocess.run(
         [*command, str(_PACKAGE_ROOT), *names],
         cwd=folder,
+        env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL if quiet else None,

@@ -1,4 +1,4 @@
-"""Who am I among the ranks; the only reader of the environment.
+"""Who am I among the ranks, and what a child process is told; the only reader of the environment.
 
 One code path serves 1..N processes: every collective returns at once at world size 1.
 """
@@ -28,6 +28,11 @@ def world_from_environment() -> World:
         size=int(os.environ.get("WORLD_SIZE", "1")),
         local_rank=int(os.environ.get("LOCAL_RANK", "0")),
     )
+
+
+def environment_for_child(**changes: str) -> dict[str, str]:
+    """Return this process's environment with some variables set."""
+    return {**os.environ, **changes}
 
 
 def init_process_group(world: World, device_type: str) -> None:

@@ -4,15 +4,15 @@
     header  = "PBYB" version artifact[16] tokenizer[8] engine device threads turns? machine[4] crc
     frame   = lanes text_bytes continues[ceil(lanes / 8)] length{lanes} payload_bytes text[8]
               checks? crc payload
-    checks  = chunks check[4]{chunks}
+    checks  = number check[4]{number}
 `artifact`, `tokenizer` and `text` are the first bytes of SHA-256 digests of the artifact file, of
 the tokenizer's blob and of the frame's text; `machine` is one of what the numbers may depend on
 beyond engine, device and threads (the portable engine depends on none of them: cpu, 1, zeros).
 `engine` and `device` are one byte, `threads` and the rest are varints (7 bits a byte, low bits
 first). crc: CRC-32, little endian, of all bytes of the file before it and of the frame's payload,
 so that frames can be neither damaged nor exchanged. Version 1 has neither turns nor checks; in
-version 3 lanes take turns (codec.drive), and each check is the CRC-32 of the frequencies of all
-chunks so far. (Version 2 is the archive.)
+version 4 lanes take turns (codec.drive), and each check is the CRC-32 of all frequencies so far
+(codec.rangecoder says where). (Version 2 is the archive; 3 had a check for every chunk.)
 """
 
 import hashlib
@@ -27,10 +27,10 @@ from parbyte.base.errors import BitstreamError
 
 MAX_LANES = 1 << 16
 MAX_TURNS = 2
-PLAIN_MAGICS = (b"PBYB\x01", b"PBYB\x03")
+PLAIN_MAGICS = (b"PBYB\x01", b"PBYB\x04")
 """How a bitstream begins, by version."""
 _MAGIC = b"PBYB"
-_VERSION, _VERSION_WITH_TURNS = 1, 3
+_VERSION, _VERSION_WITH_TURNS = 1, 4
 _ARTIFACT_BYTES, _TOKENIZER_BYTES, _MACHINE_BYTES, _TEXT_BYTES = 16, 8, 4, 8
 _MAX_TEXT_BYTES = 1 << 32
 _MAX_LANE_TOKENS = 1 << 32

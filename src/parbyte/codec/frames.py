@@ -10,7 +10,7 @@ from parbyte.base.errors import BitstreamError, DataError
 from parbyte.base.log import Console
 from parbyte.codec.bitstream import Frame, digest_text
 from parbyte.codec.drive import drive
-from parbyte.codec.rangecoder import Decoder, Encoder
+from parbyte.codec.rangecoder import CHECK_TOKENS, Decoder, Encoder
 from parbyte.predict.predictor import Predictor
 from parbyte.text.lanes import MIN_LANE_TOKENS, Lanes, join_lanes, plan_lanes
 from parbyte.text.tokenizer import Tokenizer
@@ -38,7 +38,7 @@ def encode_frame(
     """
     ids = [tokenizer.encode(document) for document in documents]
     lanes = plan_lanes(ids, tokenizer.bos_id, num_lanes)
-    encoder = Encoder(lanes.tokens, has_checks=turns > 1)
+    encoder = Encoder(lanes.tokens, check_tokens=CHECK_TOKENS if turns > 1 else 0)
     driven = drive(predictor, encoder, lanes.lengths, tokenizer.bos_id, console, turns=turns)
     text = b"".join(documents)
     frame = Frame(

@@ -1,0 +1,47 @@
+"""A bitstream made on a GPU decodes behind shut doors, its attention kernel compiled there."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from parbyte.audit.decode import check_decode
+from parbyte.base.files import sha256_bytes
+from parbyte.base.log import Console
+from parbyte.codec.compress import compress_documents
+from parbyte.codec.config import CodecConfig
+from parbyte.kernels.filled_attention import fits_kernel
+from parbyte.model.config import ModelConfig
+from parbyte.model.gpt import GPT
+from parbyte.pack.artifact import build_artifact, load_artifact
+from parbyte.pack.config import PackConfig
+from parbyte.quant.config import QuantConfig
+from parbyte.text.byte_tokenizer import ByteTokenizer
+
+pytestmark = pytest.mark.gpu
+MODEL = ModelConfig(
+    vocab_size=257, bos_id=256, num_layers=2, model_dim=64, num_heads=2, num_kv_heads=1, mlp_dim=96
+)
+TEXT = b"In the beginning was the Word, and the Word was with God.\n" * 20
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_a_stream_of_a_gpu_is_decoded_behind_shut_doors(tmp_path: Path, lanes: int) -> None:
+    assert fits_kernel(MODEL.num_heads // MODEL.num_kv_heads, MODEL.head_dim)
+    torch.manual_seed(0)
+    weights = {
+        name: value + 0.1 * torch.randn(value.shape)
+        for name, value in GPT(MODEL, seed=0).state_dict().items()
+    }
+    settings = {"window": 128, "stride": 64, "engine": "torch", "dtype": "bfloat16"}
+    pack = PackConfig(fit=False, coders=("range",))
+    path, bitstream = tmp_path / "model.parbyte", tmp_path / "text.pby"
+    path.write_bytes(
+        build_artifact(weights, MODEL, ByteTokenizer(), settings, QuantConfig(), pack, 1 << 20, {})
+    )
+    codec = CodecConfig(lanes=lanes, device="cuda")
+    compress_documents(load_artifact(path), codec, [TEXT], bitstream, Console(quiet=True))
+    text, doors = check_decode(
+        path, bitstream, expected_sha256=sha256_bytes(TEXT), expected_bytes=len(TEXT)
+    )
+    assert (text.findings, doors.findings) == ((), ())
