@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import sys
 import sysconfig
 from collections.abc import Callable
@@ -19,9 +20,8 @@ _SYSTEM = ("/proc/", "/sys/", "/dev/null", "/dev/urandom", "/lib", "/usr/lib", "
 """What the C library and torch read of the machine: processors, memory, shared libraries."""
 _FORBIDDEN = ("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork")
 _STARTS = ("subprocess.Popen", "os.posix_spawn")
-_COMPILERS = ("ldconfig", "ptxas", "gcc", "clang")
-"""What Triton starts to make a GPU's kernels of the package's sources."""
-_PROGRAMS = ("/sbin/", "/usr/")
+_COMPILERS = ("gcc", "clang", "/sbin/ldconfig")
+"""What Triton starts, beside programs of its own, to make kernels of the package's sources."""
 
 
 class Refused(PermissionError):
@@ -59,11 +59,14 @@ def make_hook(root: str, folder: str, refused: list[str]) -> Callable[[str, tupl
     places = {sysconfig.get_path(name) for name in names} | {root, *sys.path}
     libraries = tuple(f"{os.path.realpath(place)}/" for place in places if place)
     own = f"{os.path.realpath(folder)}/"
+    compilers = {os.path.realpath(path) for path in map(shutil.which, _COMPILERS) if path}
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         fault = event if event.startswith(_FORBIDDEN) else ""
         if event in _STARTS:
-            fault = _foreign_program(arguments[0], libraries)
+            path = os.path.realpath(os.fsdecode(arguments[0]))
+            is_ours = path in compilers or path.startswith(libraries)
+            fault = "" if is_ours else f"to start '{path}'"
         if event == "open" and isinstance(arguments[0], str | bytes | Path):
             path = os.path.realpath(os.fsdecode(arguments[0]))
             fault = _foreign_open(path, arguments[1], arguments[2], own, libraries)
@@ -73,15 +76,6 @@ def make_hook(root: str, folder: str, refused: list[str]) -> Callable[[str, tupl
             raise Refused(fault)
 
     return hook
-
-
-def _foreign_program(program: Any, libraries: tuple[str, ...]) -> str:
-    """Return what is wrong with starting a program; empty if it is a compiler of kernels."""
-    path = os.fsdecode(program)
-    is_compiler = os.path.basename(path).startswith(_COMPILERS)
-    if is_compiler and os.path.realpath(path).startswith((*_PROGRAMS, *libraries)):
-        return ""
-    return f"to start '{path}'"
 
 
 def _foreign_open(
