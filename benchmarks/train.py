@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from parbyte.base.clock import now_s
@@ -34,7 +33,7 @@ from parbyte.base.files import read_json, write_json
 from parbyte.base.log import Console
 from parbyte.base.machine import describe_machine, describe_versions
 from parbyte.base.world import World
-from parbyte.kernels import heads, loss, mixture, mlp, residual
+from parbyte.kernels import heads, loss, mixture, mlp
 from parbyte.model.config import ModelConfig
 from parbyte.model.roles import Role, parameter_roles
 from parbyte.recipe import load_recipe
@@ -63,10 +62,6 @@ GROUPS = (
 TWINS: dict[str, list[tuple[Any, str, Any]]] = {
     "heads": [(heads, "fused_split_heads", heads.plain_split_heads)],
     "mixture": [(mixture, "fused_mixture", lambda x, s, a, b: a * x + b * s)],
-    "residual": [
-        (residual, "fused_add_product", lambda x, y, w: x + F.linear(y, w)),
-        (mlp, "product_onto", lambda x, y, w: x + F.linear(y, w)),
-    ],
     "mlp": [(mlp, "_can_fuse", lambda x, up: False)],
     "loss": [
         (

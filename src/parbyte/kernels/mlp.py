@@ -1,8 +1,7 @@
 """The MLP of a block: two matrices around a squared leaky ReLU.
 
 `plain_mlp` is the expression; `fused_mlp` computes it with the activation in the epilogues of two
-Triton products and the sum with the stream in that of a third, which spares the wide activations
-several passes through memory.
+Triton products, which spares the wide activations several passes through memory.
 Shapes: N rows, D model_dim, F mlp_dim.
 """
 
@@ -12,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from parbyte.kernels.residual import product_onto
-
 TILE_N, TILE_F, TILE_D = 128, 128, 64
 """What the sizes must be multiples of to be fused."""
 _HOPPER = 9
@@ -21,12 +18,11 @@ _FEWEST_ROWS = 16_384
 """Fewer, as in a decoder's step, would leave multiprocessors idle."""
 
 
-def add_mlp(onto: Tensor, x: Tensor, up_FD: Tensor, down_DF: Tensor, slope: float) -> Tensor:
-    """Return onto + leaky_relu(x up^T, slope)^2 down^T for x and onto of shape [..., D]."""
+def mlp(x: Tensor, up_FD: Tensor, down_DF: Tensor, slope: float) -> Tensor:
+    """Return leaky_relu(x up^T, slope)^2 down^T for x of shape [..., D]."""
     if _can_fuse(x, up_FD):
-        rows_ND = onto.flatten(0, -2)
-        return fused_mlp(rows_ND, x.flatten(0, -2), up_FD, down_DF, slope).view_as(x)
-    return onto + plain_mlp(x, up_FD, down_DF, slope)
+        return fused_mlp(x.flatten(0, -2), up_FD, down_DF, slope).view_as(x)
+    return plain_mlp(x, up_FD, down_DF, slope)
 
 
 def fuses_on_this_machine() -> bool:
@@ -35,17 +31,15 @@ def fuses_on_this_machine() -> bool:
 
 
 def plain_mlp(x: Tensor, up_FD: Tensor, down_DF: Tensor, slope: float) -> Tensor:
-    """Return what `add_mlp` adds, as one expression. Source: openai/parameter-golf PR 493."""
+    """Return `mlp` as one expression. Source: openai/parameter-golf PR 493."""
     return F.linear(F.leaky_relu(F.linear(x, up_FD), slope).square(), down_DF)
 
 
-def fused_mlp(
-    onto_ND: Tensor, x_ND: Tensor, up_FD: Tensor, down_DF: Tensor, slope: float
-) -> Tensor:
-    """Compute `add_mlp` in bfloat16 by fused products; sizes are multiples of the tile."""
+def fused_mlp(x_ND: Tensor, up_FD: Tensor, down_DF: Tensor, slope: float) -> Tensor:
+    """Compute `mlp` in bfloat16 by fused products; sizes are multiples of the tile."""
     if torch.is_grad_enabled():
-        return _FusedMLP.apply(onto_ND, x_ND, up_FD, down_DF, slope)
-    return product_onto(onto_ND, _square_of_up(x_ND, up_FD, slope), down_DF)
+        return _FusedMLP.apply(x_ND, up_FD, down_DF, slope)
+    return F.linear(_square_of_up(x_ND, up_FD, slope), down_DF)
 
 
 def _can_fuse(x: Tensor, up_FD: Tensor) -> bool:
@@ -60,20 +54,18 @@ def _can_fuse(x: Tensor, up_FD: Tensor) -> bool:
 
 class _FusedMLP(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, onto_ND: Tensor, x_ND: Tensor, up_FD: Tensor, down_DF: Tensor, slope: float
-    ) -> Tensor:
+    def forward(ctx: Any, x_ND: Tensor, up_FD: Tensor, down_DF: Tensor, slope: float) -> Tensor:
         u_NF, h_NF = _up_and_square(x_ND, up_FD, slope)
         ctx.save_for_backward(x_ND, up_FD, down_DF, u_NF, h_NF)
         ctx.slope = slope
-        return product_onto(onto_ND, h_NF, down_DF)
+        return F.linear(h_NF, down_DF)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
         g_ND = grad_outputs[0].contiguous()
         x_ND, up_FD, down_DF, u_NF, h_NF = ctx.saved_tensors
         du_NF = _slope_of_square(g_ND, down_DF, u_NF, ctx.slope)
-        return g_ND, du_NF @ up_FD, du_NF.mT @ x_ND, g_ND.mT @ h_NF, None
+        return du_NF @ up_FD, du_NF.mT @ x_ND, g_ND.mT @ h_NF, None
 
 
 @torch.library.custom_op("parbyte::up_and_square", mutates_args=())

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from parbyte.kernels.attention import lower_right_mask
 from parbyte.kernels.loss import softcapped_cross_entropy, softcapped_logits
 from parbyte.kernels.mixture import mix_streams
-from parbyte.kernels.mlp import add_mlp
+from parbyte.kernels.mlp import mlp
 from parbyte.model.attention import Attention, BlockWeights, Span
 from parbyte.model.cache import NO_TOKEN, Cache
 from parbyte.model.config import ModelConfig
@@ -102,7 +102,7 @@ class Block(nn.Module):
         if dropout or isinstance(up, LaneMatrix) or isinstance(down, LaneMatrix):
             active_BTF = F.leaky_relu(project(normed_BTD, up), self.mlp_slope).square()
             return add_projected(x_BTD, active_BTF, down, dropout)
-        return add_mlp(x_BTD, normed_BTD, up, down, self.mlp_slope)
+        return x_BTD + mlp(normed_BTD, up, down, self.mlp_slope)
 
 
 class GPT(nn.Module):

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from parbyte.kernels.residual import add_product
 from parbyte.model.layers import drop
 
 
@@ -39,6 +38,4 @@ def project(x_BTI: Tensor, matrix: Matrix) -> Tensor:
 
 def add_projected(onto_BTO: Tensor, x_BTI: Tensor, matrix: Matrix, dropout: float) -> Tensor:
     """Return onto + what `project` returns, a share of it dropped, [B, T, O]."""
-    if isinstance(matrix, Tensor) and not dropout:
-        return add_product(onto_BTO, x_BTI, matrix)
     return onto_BTO + drop(project(x_BTI, matrix), dropout)
