@@ -35,6 +35,7 @@ ON_REQUEST = {
     "scoring": "measured sliding evaluation on one GPU; needs --data",
     "exchange": "bitstreams between two machines; `make` here, `check` there",
     "train": "training on one GPU, where time goes, beside other scripts; needs --data",
+    "curve": "losses on a GPU against the CPU's; needs --data",
     "ranks": "training on 1, 2, 4 GPUs of one host; needs --data",
     "seed": "the ladder of PR 1430; trains pr1430-tiny first, or takes a run folder",
     "null_test": "hashed n-gram mixers on noise; minutes, and gigabytes of tables",

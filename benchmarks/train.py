@@ -1,21 +1,19 @@
 """Training speed of recipes on one GPU: tokens/s, share of the matmul ceiling, where time goes.
 
     python benchmarks/train.py --data golf-baseline=DATA1024 golf-record=DATA8192
-    python benchmarks/train.py --data golf-record=DATA8192 --measure gains curve
+    python benchmarks/train.py --data golf-record=DATA8192 --measure gains scaling
     python benchmarks/train.py --data golf-baseline=DATA1024 --peer train_gpt.py A=B
 
 DATA is a folder made by `parbyte data` with the recipe's vocabulary, from any text. Each recipe is
 compiled, then timed step by step on that text, without its loop and with it; one more step is
 profiled. `scaling` repeats this for other batches and lengths, `documents` with attention that ends
-where documents do. `gains` takes away one kernel at a time. `curve` compares 50 losses of a small
-network with those of its float32 twin on the CPU. --peer runs a script of the contest on the first
-recipe's tokens, with the environment given, and prints its tokens/s beside that recipe's.
+where documents do. `gains` takes away one kernel at a time. --peer runs a script of the contest on
+the first recipe's tokens, with the environment given, and prints its tokens/s beside that recipe's.
 """
 
 import argparse
 import contextlib
 import dataclasses
-import json
 import os
 import re
 import subprocess
@@ -30,9 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from parbyte.base.clock import now_s
 from parbyte.base.files import read_json, write_json
-from parbyte.base.log import Console
 from parbyte.base.machine import describe_machine, describe_versions
-from parbyte.base.world import World
 from parbyte.kernels import heads, loss, mixture, mlp
 from parbyte.model.config import ModelConfig
 from parbyte.model.roles import Role, parameter_roles
@@ -41,7 +37,6 @@ from parbyte.text.batches import TrainBatches
 from parbyte.text.manifest import load_manifest
 from parbyte.text.shards import open_shards
 from parbyte.train.config import TrainConfig
-from parbyte.train.loop import train
 from parbyte.train.speed import Rehearsal, matmul_flops
 
 RESULT = Path(__file__).parent / "results" / "train.json"
@@ -73,22 +68,8 @@ TWINS: dict[str, list[tuple[Any, str, Any]]] = {
         )
     ],
 }
-MEASURES = ("shape", "scaling", "documents", "gains", "curve")
+MEASURES = ("shape", "scaling", "documents", "gains")
 NUM_TOP = 40
-CURVE_STEPS = 50
-CURVE_MODEL: dict[str, Any] = {
-    "num_layers": 4,
-    "model_dim": 256,
-    "num_heads": 4,
-    "num_kv_heads": 2,
-    "loop": (),
-}
-CURVE_TRAIN: dict[str, Any] = {
-    "batch_tokens": 8192,
-    "seq_len": 512,
-    "micro_batch_tokens": 0,
-    "loop_at": 0.0,
-}
 
 
 class Candidate:
@@ -255,28 +236,6 @@ def half_a_forward(name: str, data: Path) -> dict[str, Any]:
     return {"micro_batch_tokens": (config.micro_batch_tokens or config.batch_tokens) // 2}
 
 
-def loss_curve(name: str, data: Path, devices: Sequence[str] = ("cpu", "cuda")) -> dict[str, Any]:
-    """Return 50 losses of a small network, by the recipe and by its float32 CPU twin."""
-    model, config = configs_of(name, data)
-    xsa_layers = min(model.xsa_layers, CURVE_MODEL["num_layers"])
-    small = dataclasses.replace(model, **CURVE_MODEL, xsa_layers=xsa_layers)
-    small = dataclasses.replace(small, value_embed_layers=min(model.value_embed_layers, 2))
-    changes = CURVE_TRAIN | {"steps": CURVE_STEPS, "log_every_seconds": 0.0}
-    curves = []
-    for device in devices:
-        changes["device"] = device
-        if device == "cpu":
-            twin = dataclasses.replace(config, **changes, dtype="float32", compile=False)
-        else:
-            twin = dataclasses.replace(config, **changes)
-        with tempfile.TemporaryDirectory() as folder:
-            train(small, twin, data, Path(folder), world=World(), console=Console(quiet=True))
-            lines = (Path(folder) / "log.jsonl").read_text().splitlines()
-        curves.append([json.loads(line)["loss"] for line in lines])
-    worst = max(abs(a / b - 1.0) for a, b in zip(curves[0], curves[1], strict=True))
-    return {"losses": dict(zip(devices, curves, strict=True)), "worst_relative": worst}
-
-
 def run_peer(script: Path, settings: Sequence[str], data: Path) -> dict[str, Any]:
     """Run a script of the contest on the shards; return what its log says of its speed."""
     with tempfile.TemporaryDirectory() as folder:
@@ -308,10 +267,6 @@ def run_peer(script: Path, settings: Sequence[str], data: Path) -> dict[str, Any
 
 def take(what: str, name: str, data: Path, args: argparse.Namespace, ceiling: float) -> Any:
     """Return and print one kind of figures of one recipe."""
-    if what == "curve":
-        found = loss_curve(name, data)
-        print(f"{name}: 50 losses differ by at most {found['worst_relative']:.2%}")
-        return found
     if what == "scaling":
         found = scaling(name, data, args.steps, ceiling)
     elif what == "gains":
