@@ -51,6 +51,7 @@ class TrainStep:
         self._device = device
         self._micro_rows = config.micro_rows(world.size)
         self._forward: Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]] = objective
+        self._is_compiled = config.compile
         if config.compile:
             self._forward = torch.compile(
                 objective, fullgraph=True, dynamic=False, options=compile_options()
@@ -119,6 +120,6 @@ class TrainStep:
         if not self._is_packed:
             return None
         ends_E = send(document_ends(inputs == self._model.config.bos_id), self._device)
-        # Else every new number of documents is a graph of its own.
-        torch._dynamo.mark_dynamic(ends_E, 0)
+        if self._is_compiled:  # else every new number of documents is a graph of its own
+            torch._dynamo.mark_dynamic(ends_E, 0)
         return ends_E
