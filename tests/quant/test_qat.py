@@ -97,9 +97,9 @@ def test_the_switch_turns_on_once_and_is_seen(
     seen: list[bool] = []
     hidden = GPT.hidden
 
-    def look(self: GPT, tokens_BT: Tensor) -> Tensor:
+    def look(self: GPT, *inputs: Tensor, **options: Any) -> Tensor:
         seen.append(is_on_grid(dict(self.named_parameters())["blocks.0.mlp.up"]))
-        return hidden(self, tokens_BT)
+        return hidden(self, *inputs, **options)
 
     monkeypatch.setattr(GPT, "hidden", look)
     result, lines = run(tmp_path, qat="straight")
