@@ -76,10 +76,10 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
 def test_kill_9_in_training_then_run_again_gives_the_same_weights(
     toy: Path, parbyte: Command
 ) -> None:
-    long = ("--set", "train.steps=60", "--set", "train.checkpoint_seconds=1e-9")
+    long = ("--set", "train.steps=200", "--set", "train.log_every_seconds=0")
     killed, whole = toy.parent / "killed", toy.parent / "whole"
-    process = start("train", toy, "--out", killed, *long)
-    wait_for(lambda: any((killed / "checkpoint").glob("*/*")), process)
+    process = start("train", toy, "--out", killed, *long, "--set", "train.checkpoint_seconds=1e-9")
+    wait_for(lambda: any((killed / "checkpoint").glob("step-*[1-9][0-9]/*")), process)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
