@@ -46,8 +46,16 @@ def say(capfd: pytest.CaptureFixture[str]) -> Say:
 
 NETWORK = ("predict/test_portable_ttt.py", "predict/test_plain_machine.py")
 """Files that compile the portable network's kernels, for this processor and for a plain one."""
-STAGES = ("predict/test_mix.py", "predict/test_bytewise.py", "pack/test_mixing_coder.py")
-"""Files that compile the kernels of its stages and of the mixing coder."""
+STAGES = (
+    "e2e/test_seed.py",
+    "predict/test_mix.py",
+    "predict/test_bytewise.py",
+    "pack/test_mixing_coder.py",
+)
+"""Files that compile the kernels of its stages and of the mixing coder; the first is the longest.
+
+Near the end of a share, a file's tests may be stolen apart, and both workers set it up.
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
