@@ -44,10 +44,40 @@ def say(capfd: pytest.CaptureFixture[str]) -> Say:
     return command
 
 
+NETWORK = ("predict/test_portable_ttt.py", "predict/test_plain_machine.py")
+"""Files that compile the portable network's kernels, for this processor and for a plain one."""
+STAGES = (
+    "e2e/test_seed.py",
+    "predict/test_mix.py",
+    "predict/test_bytewise.py",
+    "pack/test_mixing_coder.py",
+)
+"""Files that compile the kernels of its stages and of the mixing coder; the first is the longest.
+
+Near the end of a share, a file's tests may be stolen apart, and both workers set it up.
+"""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a CUDA device where there is none."""
+    """Order the tests for two workers; skip what needs a CUDA device where there is none."""
+    items[:] = ordered(items)
     if torch.cuda.is_available():
         return
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def ordered(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Let each half begin with kernels of its own, so that nothing is compiled by two workers.
+
+    Workers begin with equal shares of the list; what one has compiled the other finds on disk.
+    """
+    network, stages = (
+        [item for item in items if item.path.as_posix().endswith(files)]
+        for files in (NETWORK, STAGES)
+    )
+    moved = {*network, *stages}
+    rest = [item for item in items if item not in moved]
+    half = max(0, len(items) // 2 - len(network))
+    return [*network, *rest[:half], *stages, *rest[half:]]

@@ -12,8 +12,8 @@ from parbyte.audit.verdict import Verdict
 from parbyte.base.log import Console
 
 
-def verdict_on(twin: object, config: AuditConfig = twins.QUICK) -> Verdict:
-    return audit(twin.make(), config, Console(quiet=True))  # type: ignore[attr-defined]
+def verdict_on(twin: twins.Twin, config: AuditConfig | None = None) -> Verdict:
+    return audit(twin.make(), config or twin.config, Console(quiet=True))
 
 
 def checks_that_found(verdict: Verdict) -> set[str]:
@@ -21,14 +21,14 @@ def checks_that_found(verdict: Verdict) -> set[str]:
 
 
 @pytest.mark.parametrize("twin", twins.WRONG, ids=lambda twin: twin.name)
-def test_a_wrong_twin_is_caught_by_the_check_that_names_it(twin: object) -> None:
+def test_a_wrong_twin_is_caught_by_the_check_that_names_it(twin: twins.Twin) -> None:
     verdict = verdict_on(twin)
-    assert twin.caught_by in checks_that_found(verdict)  # type: ignore[attr-defined]
+    assert twin.caught_by in checks_that_found(verdict)
     assert verdict.verdict == "invalid"
 
 
 @pytest.mark.parametrize("twin", twins.HONEST, ids=lambda twin: twin.name)
-def test_an_honest_scorer_passes_every_check(twin: object) -> None:
+def test_an_honest_scorer_passes_every_check(twin: twins.Twin) -> None:
     verdict = verdict_on(twin)
     assert not verdict.findings, [finding.evidence for finding in verdict.findings]
     assert verdict.verdict == "not proven"  # nothing was decoded

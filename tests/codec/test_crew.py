@@ -24,8 +24,8 @@ from parbyte.codec.salvage import read_document, salvage
 from parbyte.pack.artifact import Artifact
 
 QUIET = Console(quiet=True)
-CONFIG = CodecConfig(lanes=2, frame_bytes=300, threads=1)
-TEXTS = [letters(700, seed) for seed in range(3)]
+CONFIG = CodecConfig(lanes=2, frame_bytes=200, threads=1)
+TEXTS = [letters(500, seed) for seed in range(3)]
 
 
 @pytest.fixture

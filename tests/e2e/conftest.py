@@ -1,11 +1,13 @@
 """A toy recipe on a 60 KB corpus: every stage for real, in seconds."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from parbyte.cli import main
 from parbyte.text.builtin import kjv_chapters
 
 CORPUS_BYTES = 60_000
@@ -37,7 +39,7 @@ coders = ["range"]
 window = 64
 stride = 32
 [codec]
-lanes = 4
+lanes = 6
 threads = 1
 """
 
@@ -81,6 +83,21 @@ def make_toy(corpus_text: bytes) -> Callable[[Path], Path]:
     return write
 
 
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, make_toy: Callable[[Path], Path]) -> Path:
+    """Return a folder with a toy recipe and its finished run."""
+    folder = tmp_path_factory.mktemp("finished")
+    recipe = make_toy(folder)
+    assert main(["run", str(recipe), "--out", str(folder / "run"), "--quiet"]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """Return a copy of the finished run that a test may change."""
+    return Path(shutil.copytree(finished / "run", tmp_path / "run"))
+
+
 @pytest.fixture
 def toy(tmp_path: Path, make_toy: Callable[[Path], Path]) -> Path:
     """Return the path of a toy recipe."""
@@ -90,7 +107,6 @@ def toy(tmp_path: Path, make_toy: Callable[[Path], Path]) -> Path:
 @pytest.fixture
 def parbyte(capfd: pytest.CaptureFixture[str]) -> Command:
     """Return a function that runs one command in this process."""
-    from parbyte.cli import main
 
     def command(*arguments: str | Path) -> Answer:
         capfd.readouterr()

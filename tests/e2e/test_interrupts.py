@@ -1,5 +1,6 @@
 """Ctrl-C and kill -9 at any moment: exit 130, nothing half-written, and the next run goes on."""
 
+import json
 import os
 import signal
 import subprocess
@@ -75,16 +76,20 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
 def test_kill_9_in_training_then_run_again_gives_the_same_weights(
     toy: Path, parbyte: Command
 ) -> None:
-    long = ("--set", "train.steps=60", "--set", "train.checkpoint_seconds=0.05")
+    long = ("--set", "train.steps=200", "--set", "train.log_every_seconds=0")
     killed, whole = toy.parent / "killed", toy.parent / "whole"
-    process = start("train", toy, "--out", killed, *long)
-    wait_for(lambda: any((killed / "checkpoint").glob("*/*")), process)
+    process = start("train", toy, "--out", killed, *long, "--set", "train.checkpoint_seconds=1e-9")
+    wait_for(lambda: any((killed / "checkpoint").glob("step-*[1-9][0-9]/*")), process)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert not (killed / "weights.safetensors").exists()
     answer = parbyte("train", toy, "--out", killed, *long)
     assert (answer.code, begun(answer.err)) == (0, ["train"])
+    assert "resumed after step" in answer.err
+    log = (killed / "log.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in log]
+    assert steps == sorted(set(steps))
     assert parbyte("train", toy, "--out", whole, *long).code == 0
     name = "weights.safetensors"
     assert (killed / name).read_bytes() == (whole / name).read_bytes()

@@ -107,7 +107,7 @@ MIX = {"kind": "mix", "memory": 1 << 20}
 LINEAR = {**MIX, "mode": "linear"}
 GATED = {**MIX, "mode": "gated"}
 NGRAM = {"kind": "ngram", "memory": 1 << 20}
-BATCH_NGRAM = {"kind": "ngram", "learn": "chunk", "order": 8, "memory": 1 << 20}
+BATCH_NGRAM = {"kind": "ngram", "learn": "chunk", "order": 4, "memory": 1 << 20}
 TILT = {"kind": "tilt", "memory": 1 << 20, "lowest": 1}
 SSE = {"kind": "sse"}
 BYTES = {"kind": "bytes", "memory": 1 << 20}
@@ -132,7 +132,7 @@ HONEST: dict[str, tuple[Callable[[], Predictor], int]] = {
     ),
     "ttt, adam": (lambda: ttt(16, 8), 0),
     "ttt, sgd, several epochs, clipped": (
-        lambda: ttt(24, 16, optimizer="sgd", epochs=3, clip=0.5),
+        lambda: ttt(24, 16, optimizer="sgd", epochs=2, clip=0.5),
         0,
     ),
     "ttt, muon, cosine, the last block": (

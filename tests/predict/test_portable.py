@@ -5,9 +5,6 @@ processors, and the codec.
 """
 
 import hashlib
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -59,24 +56,6 @@ TEXT = b"".join(
     b"%d And God said, Let there be light: and there was light.\n" % i for i in range(60)
 )
 QUIET = Console(quiet=True)
-WORKER = """
-import hashlib, json, sys
-from pathlib import Path
-import torch
-from parbyte.base.log import Console
-from parbyte.codec.compress import compress_file, decompress_file
-from parbyte.codec.config import CodecConfig
-artifact, text, packed, out, lanes = *map(Path, sys.argv[1:5]), int(sys.argv[5])
-hashes = []
-for threads in (1, 2, 7):
-    config = CodecConfig(lanes=lanes, threads=threads)
-    compress_file(artifact, text, out, config, Console(quiet=True))
-    hashes.append(hashlib.sha256(out.read_bytes()).hexdigest())
-    torch.set_num_threads(threads)
-    decompress_file(artifact, packed, out, Console(quiet=True))
-    assert out.read_bytes() == text.read_bytes()
-print(json.dumps(hashes))
-"""
 
 
 def lively_model(config: ModelConfig) -> GPT:
@@ -283,20 +262,3 @@ def test_the_bits_are_those_of_every_earlier_version() -> None:
     tokens_BT = torch.arange(40).view(2, 20) * 31 % VOCAB
     rows = rows_by_steps(PortablePredictor(model, window=8, stride=4), tokens_BT)
     assert hashlib.sha256(rows.numpy().tobytes()).hexdigest()[:16] == "fc5fa97ffa0dfdc3"
-
-
-@pytest.mark.slow
-def test_plain_machine_code_writes_the_same_file_and_reads_it(
-    folder: Path, tmp_path: Path, plain_machine: dict[str, str]
-) -> None:
-    names = [folder / "model.parbyte", folder / "text", folder / "text.pby", tmp_path / "out"]
-    done = subprocess.run(
-        [sys.executable, "-c", WORKER, *map(str, names), "9"],
-        env=plain_machine,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    expected = hashlib.sha256((folder / "text.pby").read_bytes()).hexdigest()
-    assert json.loads(done.stdout) == [expected] * 3

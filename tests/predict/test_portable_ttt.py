@@ -6,8 +6,6 @@ Shapes: B lanes, T positions, V vocab.
 
 import copy
 import hashlib
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,20 +45,6 @@ RICH = replace(
 LEARNING = TTTConfig(lr=0.02, embed_lr=0.03, scalar_lr=0.01)
 QUIET = Console(quiet=True)
 TEXT = b"".join(b"%d And God said, Let there be light.\n" % i for i in range(40))
-WORKER = """
-import hashlib, json, sys
-from pathlib import Path
-import torch
-from parbyte.base.log import Console
-from parbyte.codec.compress import compress_file, decompress_file
-from parbyte.codec.config import CodecConfig
-artifact, text, packed, out = map(Path, sys.argv[1:5])
-config = CodecConfig(lanes=2, threads=2)
-compress_file(artifact, text, out, config, Console(quiet=True))
-print(hashlib.sha256(out.read_bytes()).hexdigest())
-decompress_file(artifact, packed, out, Console(quiet=True))
-assert out.read_bytes() == text.read_bytes()
-"""
 
 
 def lively_model(config: ModelConfig) -> GPT:
@@ -297,20 +281,3 @@ def test_a_file_comes_back_and_learning_made_it_smaller(folder: Path, tmp_path: 
     decompress_file(folder / "model.parbyte", folder / "text.pby", tmp_path / "back", QUIET)
     assert (tmp_path / "back").read_bytes() == TEXT
     assert (folder / "text.pby").stat().st_size < 0.8 * len(TEXT)
-
-
-@pytest.mark.slow
-def test_plain_machine_code_writes_the_same_file_and_reads_it(
-    folder: Path, tmp_path: Path, plain_machine: dict[str, str]
-) -> None:
-    names = [folder / "model.parbyte", folder / "text", folder / "text.pby", tmp_path / "out"]
-    done = subprocess.run(
-        [sys.executable, "-c", WORKER, *map(str, names)],
-        env=plain_machine,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    expected = hashlib.sha256((folder / "text.pby").read_bytes()).hexdigest()
-    assert done.stdout.strip() == expected

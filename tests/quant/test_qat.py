@@ -58,20 +58,23 @@ class Listener(Console):
 
 @pytest.fixture
 def run(data_folder: Path, model_config: ModelConfig) -> Runner:
-    """Train the small model for 12 steps on the grid of INT3, or another."""
+    """Train the small model, or another, for 12 steps on the grid of INT3, or another."""
 
     def run(
-        folder: Path, quant: QuantConfig = INT3, **changes: Any
+        folder: Path,
+        quant: QuantConfig = INT3,
+        model: ModelConfig = model_config,
+        **changes: Any,
     ) -> tuple[TrainResult, list[str]]:
         listener, config = Listener(), dataclasses.replace(TRAIN, **changes)
         result = train(
-            model_config,
+            model,
             config,
             data_folder,
             folder,
             world=World(),
             console=listener,
-            rounding=packer_rounding(model_config, quant, data_folder),
+            rounding=packer_rounding(model, quant, data_folder),
         )
         return result, listener.lines
 
@@ -97,9 +100,9 @@ def test_the_switch_turns_on_once_and_is_seen(
     seen: list[bool] = []
     hidden = GPT.hidden
 
-    def look(self: GPT, tokens_BT: Tensor) -> Tensor:
+    def look(self: GPT, *inputs: Tensor, **options: Any) -> Tensor:
         seen.append(is_on_grid(dict(self.named_parameters())["blocks.0.mlp.up"]))
-        return hidden(self, tokens_BT)
+        return hidden(self, *inputs, **options)
 
     monkeypatch.setattr(GPT, "hidden", look)
     result, lines = run(tmp_path, qat="straight")
@@ -130,8 +133,18 @@ def test_compiled_training_takes_the_switch_too(tmp_path: Path, run: Runner) -> 
 
 @pytest.mark.slow
 def test_a_real_compiler_takes_the_switch_too(tmp_path: Path, run: Runner) -> None:
-    compiled, _ = run(tmp_path / "compiled", qat="soft", compile=True)
-    eager, _ = run(tmp_path / "eager", qat="soft")
+    # A compiler's time goes with the number of blocks and parts.
+    small = ModelConfig(
+        vocab_size=257,
+        bos_id=256,
+        num_layers=1,
+        model_dim=32,
+        num_heads=2,
+        num_kv_heads=1,
+        mlp_dim=48,
+    )
+    compiled, _ = run(tmp_path / "compiled", model=small, qat="soft", compile=True)
+    eager, _ = run(tmp_path / "eager", model=small, qat="soft")
     assert compiled.qat_from == eager.qat_from == 7
     for name, weight in eager.weights.items():
         torch.testing.assert_close(compiled.weights[name], weight, atol=1e-3, rtol=0)

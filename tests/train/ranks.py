@@ -1,4 +1,6 @@
-"""The ranks of test_ranks.py, with torchrun's variables; arguments: how many, data, run folder.
+"""The ranks of test_ranks.py, with torchrun's variables.
+
+Arguments: data folder, folder of all runs, and for each run how many ranks it has.
 
 They are forked once everything is imported: starting the interpreter for each would take longest.
 """
@@ -59,12 +61,18 @@ def be_rank(rank: int, data_folder: Path, run_folder: Path) -> None:
 
 
 def main() -> int:
-    size, folders = int(sys.argv[1]), (Path(sys.argv[2]), Path(sys.argv[3]))
+    data_folder, runs = Path(sys.argv[1]), Path(sys.argv[2])
+    return max(train_as_one(int(size), data_folder, runs / size) for size in sys.argv[3:])
+
+
+def train_as_one(size: int, data_folder: Path, run_folder: Path) -> int:
+    run_folder.mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     os.environ.update(WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     fork = multiprocessing.get_context("fork")
+    folders = (data_folder, run_folder)
     ranks = [fork.Process(target=be_rank, args=(rank, *folders)) for rank in range(size)]
     for rank in ranks:
         rank.start()

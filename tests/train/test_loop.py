@@ -1,12 +1,7 @@
 import dataclasses
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -102,37 +97,6 @@ def test_a_stopped_run_resumes_to_the_same_weights(
     assert any("resumed after step 10" in line for line in listener.lines)
     assert_same_weights(straight, resumed)
     assert (resumed.steps, resumed.final_loss) == (straight.steps, straight.final_loss)
-
-
-@pytest.mark.slow
-def test_a_killed_process_resumes_to_the_same_weights(
-    tmp_path: Path, data_folder: Path, run_training: Runner
-) -> None:
-    straight = run_training(tmp_path / "straight", steps=200, checkpoint_seconds=0.0)
-    code = (
-        "import sys; from pathlib import Path; from parbyte.base.log import Console;"
-        "from parbyte.base.world import World; from parbyte.train.loop import train;"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r}); from conftest import MODEL, TRAIN;"
-        "from dataclasses import replace;"
-        "train(MODEL, replace(TRAIN, steps=200, checkpoint_seconds=1e-9),"
-        f"Path({str(data_folder)!r}), Path({str(tmp_path / 'killed')!r}), world=World(),"
-        "console=Console(quiet=True))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code])
-    checkpoints = tmp_path / "killed" / "checkpoint"
-    while process.poll() is None and not any(
-        int(folder.name.removeprefix("step-")) >= 10 for folder in checkpoints.glob("step-*")
-    ):
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    listener = Listener()
-    resumed = run_training(tmp_path / "killed", steps=200, console=listener)
-    assert any("resumed after step" in line for line in listener.lines)
-    assert_same_weights(straight, resumed)
-    steps = [line["step"] for line in log_of(tmp_path / "killed")]
-    assert steps == sorted(set(steps))
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path, run_training: Runner) -> None:
