@@ -210,11 +210,11 @@ def test_every_damaged_byte_is_noticed_and_costs_its_frame_alone(
 
 
 @pytest.mark.slow
-def test_every_damaged_byte_of_1_kb_is_noticed_and_costs_its_frame_alone(
+def test_every_damaged_byte_of_4_kb_is_noticed_and_costs_its_frame_alone(
     artifact: Artifact,
 ) -> None:
-    text = os.urandom(1024)
-    data = pack(artifact, [Entry([text])], replace(CONFIG, frame_bytes=512))
+    text = os.urandom(4096)
+    data = pack(artifact, [Entry([text])], replace(CONFIG, frame_bytes=2048))
     crew, damaged = Crew(artifact, QUIET), bytearray(data)
     _, slots = find_slots(Source(io.BytesIO(data)))
     frames = [text[slot.start : slot.start + slot.text_bytes] for slot in slots]
