@@ -1,6 +1,10 @@
-"""A bitstream made on a GPU decodes behind shut doors, its attention kernel compiled there."""
+"""A bitstream made on a GPU decodes behind shut doors, its attention kernel compiled there.
+
+Where the network learns from the text, the decoder's gradients must have the encoder's bits.
+"""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,15 +29,26 @@ MODEL = ModelConfig(
 TEXT = b"In the beginning was the Word, and the Word was with God.\n" * 20
 
 
-@pytest.mark.parametrize("lanes", [1, 4])
-def test_a_stream_of_a_gpu_is_decoded_behind_shut_doors(tmp_path: Path, lanes: int) -> None:
+@pytest.mark.parametrize(
+    ("lanes", "stack"),
+    [
+        (1, []),
+        (4, []),
+        (1, [{"kind": "ttt", "lr": 0.01}]),
+        (2, [{"kind": "lora", "lr": 0.01, "phases": (400,)}]),
+        (1, [{"kind": "slot", "fit": "both"}]),
+    ],
+)
+def test_a_stream_of_a_gpu_is_decoded_behind_shut_doors(
+    tmp_path: Path, lanes: int, stack: list[dict[str, Any]]
+) -> None:
     assert fits_kernel(MODEL.num_heads // MODEL.num_kv_heads, MODEL.head_dim)
     torch.manual_seed(0)
     weights = {
         name: value + 0.1 * torch.randn(value.shape)
         for name, value in GPT(MODEL, seed=0).state_dict().items()
     }
-    settings = {"window": 128, "stride": 64, "engine": "torch", "dtype": "bfloat16"}
+    settings = {"window": 512, "stride": 64, "engine": "torch", "dtype": "bfloat16", "stack": stack}
     pack = PackConfig(fit=False, coders=("range",))
     path, bitstream = tmp_path / "model.parbyte", tmp_path / "text.pby"
     path.write_bytes(

@@ -12,6 +12,9 @@ from parbyte.kernels.attention import (
     causal_attention,
     lower_right_mask,
 )
+from parbyte.model import attention
+from parbyte.model.config import ModelConfig
+from parbyte.model.gpt import GPT
 
 
 def attend_slowly(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None = None) -> Tensor:
@@ -88,3 +91,22 @@ def test_the_package_is_given_positions_before_heads(returns_sums: bool) -> None
 
     found = attend_by_flash_3(package, q, k, v)
     torch.testing.assert_close(found.double(), attend_slowly(q, k, v), atol=2e-6, rtol=1e-5)
+
+
+def test_a_network_that_learns_outside_training_asks_for_gradients_that_repeat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def attend(*args: Tensor, repeatable: bool, **options: Any) -> Tensor:
+        asked.append(repeatable)
+        return causal_attention(*args, repeatable=repeatable, **options)
+
+    monkeypatch.setattr(attention, "causal_attention", attend)
+    config = ModelConfig(
+        vocab_size=9, num_layers=1, model_dim=16, num_heads=2, num_kv_heads=1, mlp_dim=24
+    )
+    model, tokens = GPT(config, seed=0), torch.zeros(1, 4, dtype=torch.int64)
+    for mode in (True, False):
+        model.train(mode)(tokens, tokens).backward()
+    assert asked == [False, True]

@@ -24,6 +24,8 @@ _CUDA_BACKENDS = [
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]
+# The others add up gradients of queries in the order in which blocks happen to end.
+_REPEATABLE = [SDPBackend.MATH]
 _FLASH_3 = "flash_attn_interface"
 _FLASH_3_DTYPES = (torch.bfloat16, torch.float16)
 
@@ -40,11 +42,17 @@ flash_attention_3 = _load_flash_attention_3()
 
 
 def causal_attention(
-    q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, *, mask: Tensor | None
+    q_BHTK: Tensor,
+    k_BGSK: Tensor,
+    v_BGSK: Tensor,
+    *,
+    mask: Tensor | None,
+    repeatable: bool = False,
 ) -> Tensor:
     """Attend from the last T of S positions to all positions up to their own.
 
     mask: bool[B or 1, 1, T, S], True where a query may look, causality included; None = causal.
+    repeatable: give gradients the same bits in every process, by one matrix of scores.
     Returns [B, H, T, K]. Logits are scaled by 1/sqrt(K).
     """
     num_queries, num_keys = q_BHTK.shape[2], k_BGSK.shape[2]
@@ -58,9 +66,11 @@ def causal_attention(
         return F.scaled_dot_product_attention(
             q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, is_causal=is_causal, enable_gqa=grouped
         )
-    if flash_attention_3 and is_causal and q_BHTK.requires_grad and q_BHTK.dtype in _FLASH_3_DTYPES:
+    is_learning = q_BHTK.requires_grad and not repeatable
+    if flash_attention_3 and is_causal and is_learning and q_BHTK.dtype in _FLASH_3_DTYPES:
         return attend_by_flash_3(flash_attention_3, q_BHTK, k_BGSK, v_BGSK)
-    with sdpa_kernel(_CUDA_BACKENDS, set_priority=True):
+    backends = _REPEATABLE if repeatable and q_BHTK.requires_grad else _CUDA_BACKENDS
+    with sdpa_kernel(backends, set_priority=True):
         return F.scaled_dot_product_attention(
             q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, is_causal=is_causal, enable_gqa=grouped
         )

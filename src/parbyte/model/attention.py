@@ -107,7 +107,14 @@ class Attention(nn.Module):
                 k_BGSK = _append(store[0], k_BGSK, span.start)
                 v_BGSK = _append(store[1], v_BGSK, span.start)
             mask = None if span.mask is None else span.mask[:, :, -num_wanted:]
-            y_BHTK = causal_attention(q_BHTK[:, :, -num_wanted:], k_BGSK, v_BGSK, mask=mask)
+            # What learns outside training learns from a scored text, and its decoder has to follow.
+            y_BHTK = causal_attention(
+                q_BHTK[:, :, -num_wanted:],
+                k_BGSK,
+                v_BGSK,
+                mask=mask,
+                repeatable=not self.training,
+            )
         y_BTHK = y_BHTK.transpose(1, 2)
         if self.is_exclusive:
             y_BTHK = exclude_own_value(y_BTHK, v_BTGK[:, -num_wanted:])
