@@ -104,7 +104,7 @@ def test_a_network_that_learns_outside_training_asks_for_gradients_that_repeat(
 
     monkeypatch.setattr(attention, "causal_attention", attend)
     config = ModelConfig(
-        vocab_size=9, num_layers=1, model_dim=16, num_heads=2, num_kv_heads=1, mlp_dim=24
+        vocab_size=9, num_layers=1, model_dim=16, num_heads=2, num_kv_heads=1, rope_dims=4
     )
     model, tokens = GPT(config, seed=0), torch.zeros(1, 4, dtype=torch.int64)
     for mode in (True, False):
