@@ -4,9 +4,9 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,23 +22,19 @@ def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     if path.is_dir():
         # The renaming would refuse it too, but only after all the work.
         raise ResourceError(f"cannot write '{path}': it is a folder; name a file")
-    temporary: Path | None = None
+    # Named before it is made: an interrupt just after leaves no file that nobody knows.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        temporary = Path(name)
-        # mkstemp makes private files; a finished file gets the permissions of any other new file.
-        os.fchmod(handle, 0o666 & ~_umask())
-        with os.fdopen(handle, mode) as stream:
+        with temporary.open(mode.replace("w", "x")) as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-        temporary = None
     except OSError as error:
         raise resource_error(error, path) from None
     finally:
-        if temporary is not None:
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
@@ -87,9 +83,3 @@ def resource_error(error: OSError, path: Path) -> ResourceError:
         errno.EEXIST: "a file stands where a folder is needed: choose another path",
     }.get(error.errno or 0, "choose another path")
     return ResourceError(f"cannot write '{path}': {error.strerror}; {remedy}")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
