@@ -22,8 +22,7 @@ def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     if path.is_dir():
         # The renaming would refuse it too, but only after all the work.
         raise ResourceError(f"cannot write '{path}': it is a folder; name a file")
-    # Named before it is made: an interrupt just after leaves no file that nobody knows.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    temporary = part_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open(mode.replace("w", "x")) as stream:
@@ -36,6 +35,14 @@ def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def part_beside(path: Path) -> Path:
+    """Return a free name beside `path` for what is not finished.
+
+    Whoever knows it before anything is made there can remove it, whenever an interrupt comes.
+    """
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -7,14 +7,13 @@ empty), and renamed when it is whole. So no file is ever replaced and no link is
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from parbyte.base.errors import BitstreamError, DataError
-from parbyte.base.files import resource_error
+from parbyte.base.files import part_beside, resource_error
 from parbyte.codec.archive import Sink
 from parbyte.codec.pieces import Entry, Piece
 
@@ -160,13 +159,11 @@ def new_folder(folder: Path) -> Iterator[FolderSink]:
     """
     if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and _is_empty(folder))):
         raise DataError(f"'{folder}' exists: archives are restored into a new or empty folder")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
-    except OSError as error:
-        raise resource_error(error, folder) from None
+    work = part_beside(folder)
     sink = FolderSink(work / "new")
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work.mkdir(0o700)
         (work / "new").mkdir()
         yield sink
         sink.close()
