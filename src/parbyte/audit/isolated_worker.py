@@ -62,12 +62,14 @@ def make_hook(root: str, folder: str, refused: list[str]) -> Callable[[str, tupl
     compilers = {os.path.realpath(path) for path in map(shutil.which, _COMPILERS) if path}
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        fault = event if event.startswith(_FORBIDDEN) else ""
+        fault = ""
         if event in _STARTS:
             path = os.path.realpath(os.fsdecode(arguments[0]))
-            is_ours = path in compilers or path.startswith(libraries)
-            fault = "" if is_ours else f"to start '{path}'"
-        if event == "open" and isinstance(arguments[0], str | bytes | Path):
+            if path not in compilers and not path.startswith(libraries):
+                fault = f"to start '{path}'"
+        elif event.startswith(_FORBIDDEN):
+            fault = event
+        elif event == "open" and isinstance(arguments[0], str | bytes | Path):
             path = os.path.realpath(os.fsdecode(arguments[0]))
             fault = _foreign_open(path, arguments[1], arguments[2], own, libraries)
         if fault:
