@@ -24,7 +24,6 @@ from parbyte.base.log import Console
 from parbyte.base.machine import describe_machine, describe_versions
 from parbyte.base.world import World
 from parbyte.recipe import load_recipe
-from parbyte.text.manifest import load_manifest
 from parbyte.train.config import TrainConfig
 from parbyte.train.schedule import lr_factor, momentum_at
 from parbyte.train.state import begin_run
@@ -33,7 +32,13 @@ from parbyte.train.step import TrainStep
 RESULT = Path(__file__).parent / "results" / "curve.json"
 MAX_DIFFERENCE = 0.01
 STEPS = 50
-MODEL: dict[str, Any] = {"num_layers": 4, "model_dim": 256, "num_heads": 4, "num_kv_heads": 2}
+MODEL: dict[str, Any] = {
+    "num_layers": 4,
+    "model_dim": 256,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "loop": (),
+}
 TRAIN: dict[str, Any] = {
     "steps": STEPS,
     "batch_tokens": 8192,
@@ -48,12 +53,11 @@ CPU_TWIN: dict[str, Any] = {"dtype": "float32", "compile": False}
 
 def losses_on(device: str, recipe: str, data: Path) -> list[float]:
     """Return the nats per token of every step on cpu or cuda."""
-    given, manifest = load_recipe(recipe), load_manifest(data)
-    own = {"vocab_size": manifest.vocab_size, "bos_id": manifest.bos_id, "loop": ()}
+    given = load_recipe(recipe)
     xsa_layers = min(given.model.xsa_layers, MODEL["num_layers"])
     value_embed_layers = min(given.model.value_embed_layers, 2)
     model = dataclasses.replace(
-        given.model, **MODEL, **own, xsa_layers=xsa_layers, value_embed_layers=value_embed_layers
+        given.model, **MODEL, xsa_layers=xsa_layers, value_embed_layers=value_embed_layers
     )
     changes = TRAIN | {"device": device} | (CPU_TWIN if device == "cpu" else {})
     config: TrainConfig = dataclasses.replace(given.train, **changes)

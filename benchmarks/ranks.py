@@ -22,7 +22,6 @@ from parbyte.base.log import Console
 from parbyte.base.machine import describe_machine, describe_versions
 from parbyte.base.world import init_process_group, leave_process_group, world_from_environment
 from parbyte.recipe import load_recipe
-from parbyte.text.manifest import load_manifest
 from parbyte.train.loop import train
 
 RESULT = Path(__file__).parent / "results" / "ranks.json"
@@ -31,14 +30,14 @@ MAX_DIFFERENCE = 0.01
 
 def train_as_rank(args: argparse.Namespace) -> None:
     """Train with torchrun's variables; rank 0 writes the figures."""
-    world, data = world_from_environment(), args.data
+    world = world_from_environment()
     init_process_group(world, args.device)
-    given, manifest = load_recipe(args.recipe), load_manifest(data)
-    model = dataclasses.replace(given.model, vocab_size=manifest.vocab_size, bos_id=manifest.bos_id)
+    given = load_recipe(args.recipe)
     changes = {"steps": args.steps, "device": args.device, "checkpoint_seconds": 0.0}
     config = dataclasses.replace(given.train, **changes, dev_tokens=0, qat="off")
     with tempfile.TemporaryDirectory() as folder:
-        made = train(model, config, data, Path(folder), world=world, console=Console(quiet=True))
+        quiet = Console(quiet=True)
+        made = train(given.model, config, args.data, Path(folder), world=world, console=quiet)
     if world.is_main:
         figures = {
             "tokens_per_second": made.tokens_per_second,

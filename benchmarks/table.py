@@ -242,20 +242,24 @@ def look_up(result: Any, key: str) -> Any:
 def _machines(results: dict[str, Any]) -> list[str]:
     """Return on which machine the figures of each file were taken."""
     files: dict[str, list[str]] = {}
-    for name in dict.fromkeys(line.file for line in LINES):
-        result = results.get(name) or {}
-        if name == "train":  # each of its entries says where it was taken
-            result = result.get("golf-record") or {}
-        machine = result.get("hardware") or result.get("machine") or {}
-        where = result.get("gpu") or _cpu(machine)
-        if where:
-            files.setdefault(where, []).append(name)
+    for line in LINES:
+        result = results.get(line.file) or {}
+        entry = look_up(result, line.key.partition(".")[0])
+        names = files.setdefault(_place(result) or _place(entry), [])
+        if line.file not in names:
+            names.append(line.file)
+    files.pop("", None)
     parts = [f"{', '.join(names)}: {where}" for where, names in files.items()]
     return [f"Measured on: {'; '.join(parts)}."]
 
 
-def _cpu(machine: dict[str, Any]) -> str:
-    return f"{machine['cores']} cores of {machine['cpu']}" if "cores" in machine else ""
+def _place(result: Any) -> str:
+    """Return where a file's figures, or one entry of them, were taken; empty if it does not say."""
+    if not isinstance(result, dict):
+        return ""
+    machine = result.get("hardware") or result.get("machine") or {}
+    cpu = f"{machine['cores']} cores of {machine['cpu']}" if "cores" in machine else ""
+    return result.get("gpu") or cpu
 
 
 if __name__ == "__main__":
