@@ -64,6 +64,19 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
         make_hook(ROOT, str(tmp_path), [])("open", (str(tmp_path / "artifact"), "rb", 0))
 
 
+def test_the_compiler_that_the_machine_names_may_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named, other = tmp_path / "named", tmp_path / "other"
+    for program in (named, other):
+        program.touch(mode=0o755)
+    monkeypatch.setenv("CC", str(named))
+    hook = make_hook(ROOT, str(tmp_path), [])
+    hook("subprocess.Popen", (str(named), [], None, None))
+    with pytest.raises(Refused):
+        hook("subprocess.Popen", (str(other), [], None, None))
+
+
 def test_the_worker_says_which_door_it_tried(tmp_path: Path) -> None:
     """The worker asks for a foreign artifact: the answer is a refusal, not a traceback."""
     names = ["/etc/passwd", "bitstream", "text", "quiet"]

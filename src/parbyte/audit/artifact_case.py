@@ -1,5 +1,6 @@
 """An artifact before the audit: its predictor as the subject, its bitstream as the proof."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from parbyte.codec.conditions import coding_arithmetic
 from parbyte.codec.config import CodecConfig
 from parbyte.model.gpt import GPT
 from parbyte.pack.artifact import Artifact
-from parbyte.predict.build import build_predictor
+from parbyte.predict.build import build_predictor, read_settings
 from parbyte.predict.predictor import Predictor
 from parbyte.text.lanes import MIN_LANE_TOKENS
 
@@ -53,6 +54,8 @@ def artifact_subject(
 
     blank = GPT(artifact.model.config, seed=0).eval().requires_grad_(False)
     small = scorer(build_predictor(artifact))
+    settings = read_settings(artifact.predict)
+    is_coarse = settings.engine == "torch" and settings.dtype != "float32"
     return Subject(
         name=name,
         scorer=small,
@@ -60,6 +63,7 @@ def artifact_subject(
         text_N=stream_N,
         text=text,
         tokenizer=artifact.tokenizer,
+        precise=scorer(build_predictor(_in_float32(artifact))) if is_coarse else None,
         untrained=scorer(build_predictor(replace(artifact, model=blank))),
         full_scorer=LanesScorer(
             build_predictor(artifact),
@@ -71,6 +75,12 @@ def artifact_subject(
         ),
         artifact_sha256=artifact.sha256,
     )
+
+
+def _in_float32(artifact: Artifact) -> Artifact:
+    """Return an artifact with a network of its own, which does not round its products."""
+    predict = {**artifact.predict, "dtype": "float32"}
+    return replace(artifact, model=copy.deepcopy(artifact.model), predict=predict)
 
 
 def judge(case: Case, config: AuditConfig, console: Console) -> Verdict:

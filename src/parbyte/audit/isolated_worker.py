@@ -21,7 +21,7 @@ _SYSTEM = ("/proc/", "/sys/", "/dev/null", "/dev/urandom", "/lib", "/usr/lib", "
 _FORBIDDEN = ("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork")
 _STARTS = ("subprocess.Popen", "os.posix_spawn")
 _COMPILERS = ("gcc", "clang", "/sbin/ldconfig")
-"""What Triton starts, beside programs of its own, to make kernels of the package's sources."""
+"""What Triton starts, beside $CC and programs of its own, to make kernels of our sources."""
 
 
 class Refused(PermissionError):
@@ -59,7 +59,8 @@ def make_hook(root: str, folder: str, refused: list[str]) -> Callable[[str, tupl
     places = {sysconfig.get_path(name) for name in names} | {root, *sys.path}
     libraries = tuple(f"{os.path.realpath(place)}/" for place in places if place)
     own = f"{os.path.realpath(folder)}/"
-    compilers = {os.path.realpath(path) for path in map(shutil.which, _COMPILERS) if path}
+    named = (os.environ.get("CC", ""), *_COMPILERS)
+    compilers = {os.path.realpath(path) for path in map(shutil.which, named) if path}
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         fault = ""

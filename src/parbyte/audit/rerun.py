@@ -8,7 +8,10 @@ from parbyte.audit.verdict import CheckResult, Finding
 
 
 def check_rerun(subject: Subject, config: AuditConfig) -> CheckResult:
-    """T10: the second run equals the first bit for bit; lanes or documents may change places."""
+    """T10: the second run equals the first bit for bit; lanes or documents may change places.
+
+    What a predictor rounds to bfloat16 is put in another order in float32.
+    """
     scorer, stream_N = subject.scorer, subject.sample_N
     first = scorer.score(stream_N)
     rng = np.random.default_rng([config.seed, 10])
@@ -21,9 +24,11 @@ def check_rerun(subject: Subject, config: AuditConfig) -> CheckResult:
         evidence = f"{text}{place:,} by {gap_N[place]:.3g} nats"
         findings.append(_violation(evidence, place, float(gap_N[place])))
     figures = {"worst_nats": float(gap_N.max()), "reordered_nats": None}
-    reordered = scorer.score_reordered(stream_N)
+    judge = subject.precise or scorer
+    reordered = judge.score_reordered(stream_N)
     if reordered is not None:
-        gap_N = gaps(first.nats_N, reordered.nats_N)
+        ordered = first if judge is scorer else judge.score(stream_N)
+        gap_N = gaps(ordered.nats_N, reordered.nats_N)
         place = int(gap_N.argmax())
         figures["reordered_nats"] = float(gap_N[place])
         if gap_N[place] > config.replay_nats:

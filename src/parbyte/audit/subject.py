@@ -57,6 +57,9 @@ class Subject:
     tokenizer: Tokenizer | None = None
     full_scorer: Scorer | None = None
     """The same law in the batching of the whole text; default: `scorer`."""
+    precise: Scorer | None = None
+    """The same law in float32, if `scorer` rounds to fewer bits: sums in another order round
+    otherwise, and in bfloat16 that alone moves a price."""
     untrained: Scorer | None = None
     build: Build | None = None
     build_figures: Mapping[str, Any] = field(default_factory=dict)
