@@ -93,7 +93,7 @@ def test_the_package_is_given_positions_before_heads(returns_sums: bool) -> None
     torch.testing.assert_close(found.double(), attend_slowly(q, k, v), atol=2e-6, rtol=1e-5)
 
 
-def test_a_network_that_learns_outside_training_asks_for_gradients_that_repeat(
+def test_what_a_decoder_has_to_follow_asks_for_bits_that_repeat(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = []
@@ -107,6 +107,9 @@ def test_a_network_that_learns_outside_training_asks_for_gradients_that_repeat(
         vocab_size=9, num_layers=1, model_dim=16, num_heads=2, num_kv_heads=1, rope_dims=4
     )
     model, tokens = GPT(config, seed=0), torch.zeros(1, 4, dtype=torch.int64)
-    for mode in (True, False):
+    for mode in (True, False):  # what learns in training, and from a scored text
         model.train(mode)(tokens, tokens).backward()
-    assert asked == [False, True]
+    with torch.inference_mode():
+        model.hidden(tokens, model.new_cache(1, 8))  # the context of coded tokens
+        model.hidden(tokens)  # rows that are only measured
+    assert asked == [False, True, True, False]

@@ -6,6 +6,7 @@ Shapes: B batch, H query heads, G key/value heads (G divides H), T new positions
 (the T queries are the last T of them), K head_dim.
 """
 
+import contextlib
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -24,8 +25,10 @@ _CUDA_BACKENDS = [
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]
+# cuDNN's plan, and with it the last bit, depends on what the process attended to before.
+_REPEATABLE = _CUDA_BACKENDS[1:]
 # The others add up gradients of queries in the order in which blocks happen to end.
-_REPEATABLE = [SDPBackend.MATH]
+_REPEATABLE_GRADIENTS = [SDPBackend.MATH]
 _FLASH_3 = "flash_attn_interface"
 _FLASH_3_DTYPES = (torch.bfloat16, torch.float16)
 
@@ -52,7 +55,8 @@ def causal_attention(
     """Attend from the last T of S positions to all positions up to their own.
 
     mask: bool[B or 1, 1, T, S], True where a query may look, causality included; None = causal.
-    repeatable: give gradients the same bits in every process, by one matrix of scores.
+    repeatable: give the result, and by one matrix of scores its gradients, the same bits in every
+    process on the same device. A single query without a mask always is.
     Returns [B, H, T, K]. Logits are scaled by 1/sqrt(K).
     """
     num_queries, num_keys = q_BHTK.shape[2], k_BGSK.shape[2]
@@ -66,10 +70,13 @@ def causal_attention(
         return F.scaled_dot_product_attention(
             q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, is_causal=is_causal, enable_gqa=grouped
         )
-    is_learning = q_BHTK.requires_grad and not repeatable
-    if flash_attention_3 and is_causal and is_learning and q_BHTK.dtype in _FLASH_3_DTYPES:
-        return attend_by_flash_3(flash_attention_3, q_BHTK, k_BGSK, v_BGSK)
-    backends = _REPEATABLE if repeatable and q_BHTK.requires_grad else _CUDA_BACKENDS
+    wants_grads = q_BHTK.requires_grad
+    if repeatable:
+        backends = _REPEATABLE_GRADIENTS if wants_grads else _REPEATABLE
+    else:
+        backends = _CUDA_BACKENDS
+        if flash_attention_3 and is_causal and wants_grads and q_BHTK.dtype in _FLASH_3_DTYPES:
+            return attend_by_flash_3(flash_attention_3, q_BHTK, k_BGSK, v_BGSK)
     with sdpa_kernel(backends, set_priority=True):
         return F.scaled_dot_product_attention(
             q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, is_causal=is_causal, enable_gqa=grouped
@@ -98,5 +105,7 @@ def _attend_one(q_BH1K: Tensor, k_BGSK: Tensor, v_BGSK: Tensor) -> Tensor:
     lanes, heads, _, head_dim = q_BH1K.shape
     groups = k_BGSK.shape[1]
     q_BGRK = q_BH1K.reshape(lanes, groups, heads // groups, head_dim)
-    y_BGRK = F.scaled_dot_product_attention(q_BGRK, k_BGSK, v_BGSK)
+    is_cuda = q_BH1K.is_cuda
+    with sdpa_kernel(_REPEATABLE, set_priority=True) if is_cuda else contextlib.nullcontext():
+        y_BGRK = F.scaled_dot_product_attention(q_BGRK, k_BGSK, v_BGSK)
     return y_BGRK.reshape(lanes, heads, 1, head_dim)

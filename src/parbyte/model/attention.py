@@ -107,13 +107,15 @@ class Attention(nn.Module):
                 k_BGSK = _append(store[0], k_BGSK, span.start)
                 v_BGSK = _append(store[1], v_BGSK, span.start)
             mask = None if span.mask is None else span.mask[:, :, -num_wanted:]
-            # What learns outside training learns from a scored text, and its decoder has to follow.
+            # What fills a cache prices coded tokens, and what learns outside training learns from
+            # them: a decoder has to follow both. Rows that are only measured may be fast instead.
+            is_followed = not self.training and (store is not None or torch.is_grad_enabled())
             y_BHTK = causal_attention(
                 q_BHTK[:, :, -num_wanted:],
                 k_BGSK,
                 v_BGSK,
                 mask=mask,
-                repeatable=not self.training,
+                repeatable=is_followed,
             )
         y_BTHK = y_BHTK.transpose(1, 2)
         if self.is_exclusive:
