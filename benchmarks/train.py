@@ -29,7 +29,7 @@ from torch.profiler import ProfilerActivity, profile
 from parbyte.base.clock import now_s
 from parbyte.base.files import read_json, write_json
 from parbyte.base.machine import describe_machine, describe_versions
-from parbyte.kernels import heads, loss, mixture, mlp
+from parbyte.kernels import heads, loss, mlp
 from parbyte.model.config import ModelConfig
 from parbyte.model.roles import Role, parameter_roles
 from parbyte.recipe import load_recipe
@@ -47,7 +47,6 @@ GROUPS = (
     ("fused MLP", ("_leaky_square_up", "_leaky_square_slope")),
     ("fused loss", ("_nats_and_slopes",)),
     ("fused heads", ("_split_heads", "_join_heads")),
-    ("fused mixture", ("_mixture_grads",)),
     ("matmul", ("nvjet", "gemm", "cutlass", "xmma", "cublas", "splitk")),
     ("elementwise, compiled", ("triton",)),
     ("optimizer lists", ("multi_tensor", "fused_adam")),
@@ -56,7 +55,6 @@ GROUPS = (
 # Kernel -> the functions to put in place of others: (module, name, plain twin).
 TWINS: dict[str, list[tuple[Any, str, Any]]] = {
     "heads": [(heads, "fused_split_heads", heads.plain_split_heads)],
-    "mixture": [(mixture, "fused_mixture", lambda x, s, a, b: a * x + b * s)],
     "mlp": [(mlp, "_can_fuse", lambda x, up: False)],
     "loss": [
         (

@@ -11,7 +11,6 @@ from parbyte.kernels.attention import causal_attention, flash_attention_3
 from parbyte.kernels.document_attention import document_ends, packed_attention
 from parbyte.kernels.heads import HeadSplit, plain_split_heads, split_heads
 from parbyte.kernels.loss import fused_cross_entropy, plain_cross_entropy
-from parbyte.kernels.mixture import mix_streams
 from parbyte.kernels.mlp import fused_mlp, plain_mlp
 from parbyte.model.config import ModelConfig
 from parbyte.model.gpt import GPT
@@ -61,14 +60,6 @@ def test_the_fused_mlp_and_its_gradients(slope: float) -> None:
     expected = plain_mlp(*exact, slope)
     with torch.no_grad():
         assert relative_error(fused_mlp(*inputs, slope), expected) < TOLERANCE
-    check_gradients(value, expected, list(zip(inputs, exact, strict=True)))
-
-
-@pytest.mark.parametrize("shape", [(1, 1, 48), (3, 1000, 512), (2, 501, 768)])
-def test_two_streams_and_their_gradients(shape: tuple[int, int, int]) -> None:
-    inputs, exact = with_gradients((draw(*shape), draw(*shape), draw(shape[2]), draw(shape[2])))
-    value = mix_streams(*inputs)
-    expected = exact[2] * exact[0] + exact[3] * exact[1]
     check_gradients(value, expected, list(zip(inputs, exact, strict=True)))
 
 

@@ -22,7 +22,6 @@ def draw(*shape: int) -> torch.Tensor:
 
 CASES = {
     "heads": ((draw(2, 3, 8, 8), draw(6), *rotary_tables(3, 8, 4, 100.0), HeadSplit(4, 2, 4)), {}),
-    "mixture": ((draw(2, 5), draw(2, 5), draw(5), draw(5)), {}),
     "loss": (
         (draw(6, 5), draw(7, 5), torch.tensor([0, 6, -100, 3, 2, 1])),
         {"scale": 1.5, "softcap": 9.0},

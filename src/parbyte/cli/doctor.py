@@ -139,7 +139,7 @@ def _active_kernels() -> list[str]:
     from parbyte.kernels.mlp import fuses_on_this_machine as fuses_mlp
 
     active = {"fused loss": fuses_loss(), "fused MLP": fuses_mlp()}
-    on_gpus = ("fused heads", "fused mixture", "sums in products", "attention by documents")
+    on_gpus = ("fused heads", "attention by documents")
     active |= dict.fromkeys(on_gpus, torch.cuda.is_available())
     return [name for name, is_on in active.items() if is_on] or ["torch alone"]
 

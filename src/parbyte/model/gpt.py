@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from parbyte.kernels.attention import lower_right_mask
 from parbyte.kernels.loss import softcapped_cross_entropy, softcapped_logits
-from parbyte.kernels.mixture import mix_streams
 from parbyte.kernels.mlp import mlp
 from parbyte.model.attention import Attention, BlockWeights, Span
 from parbyte.model.cache import NO_TOKEN, Cache
@@ -313,7 +312,7 @@ class GPT(nn.Module):
             return x_BTD + weight_D.to(x_BTD.dtype) * skip_BTD
         gate_D = torch.sigmoid(self.skip_gates[pair])
         weight_D = (1.0 - gate_D) * weight_D
-        return mix_streams(x_BTD, skip_BTD, gate_D.to(x_BTD.dtype), weight_D.to(x_BTD.dtype))
+        return gate_D.to(x_BTD.dtype) * x_BTD + weight_D.to(x_BTD.dtype) * skip_BTD
 
 
 def previous_tokens(tokens_BT: Tensor, last_B1: Tensor | None, bos_id: int) -> Tensor:
