@@ -26,7 +26,10 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGE = DOCS / "claims.md"
 NOISE_RESULT = ROOT / "benchmarks" / "results" / "null_test.json"
-LADDER_RESULT = ROOT / "benchmarks" / "results" / "seed.json"
+LADDER_RESULTS = {
+    "ladder": ROOT / "benchmarks" / "results" / "seed.json",
+    "ladder_1gpu": ROOT / "benchmarks" / "results" / "seed_1gpu.json",
+}
 _MARKS = {"proof of invalidity": "**P**", "violation": "V", "note": "n"}
 _LAWS = {"seed": "#1430", "once": "#1430, each token counted once", "full_c": "#1605"}
 
@@ -43,10 +46,11 @@ def main() -> None:
         rewrite(PAGE, "noise", noise_table(results))
         if "sweep" in results:
             write_bytes(DOCS / "sweep.svg", on_paper(draw_noise_sweep(results["sweep"])).encode())
-    if LADDER_RESULT.is_file():
-        ladder = json.loads(LADDER_RESULT.read_text())
-        rewrite(PAGE, "ladder", ladder_table(ladder))
-        write_bytes(DOCS / "ladder.svg", on_paper(draw(ladder)).encode())
+    for mark, result in LADDER_RESULTS.items():
+        if result.is_file():
+            ladder = json.loads(result.read_text())
+            rewrite(PAGE, mark, ladder_table(ladder, f"{mark}.svg"))
+            write_bytes(DOCS / f"{mark}.svg", on_paper(draw(ladder)).encode())
     if not arguments.stored:
         audit_all()
 
@@ -151,8 +155,8 @@ def draw_noise_sweep(swept: dict[str, Any]) -> str:
     return draw_sweep(figures, limit, labels)
 
 
-def ladder_table(ladder: dict[str, Any]) -> str:
-    """Return the ladder as Markdown."""
+def ladder_table(ladder: dict[str, Any], picture: str) -> str:
+    """Return the ladder as Markdown, with its picture."""
     head = ["rung", "claimed", "the audit", "repaired", "measured", "coded", "the audit"]
     rows = [f"| {' | '.join(head)} |", "| --- | --: | --- | --- | --: | --: | --- |"]
     for rung in ladder["rungs"]:
@@ -165,9 +169,10 @@ def ladder_table(ladder: dict[str, Any]) -> str:
         f"best measured number. Text: {text['bytes']:,} bytes, {text['tokens']:,} tokens; network: "
         f"{ladder['parameters']:,} parameters of `{ladder['run']}` after {ladder['train_steps']:,} "
         f"training steps; {ladder['seconds']:.0f} s on "
-        f"{machine['threads']} of {machine['cores']} cores of {machine['cpu']}."
+        f"{machine['threads']} of {machine['cores']} cores of {machine['cpu']}"
+        f"{' and one ' + machine['gpu'] if machine['gpu'] else ''}."
     )
-    return "\n".join([*rows, "", summary, "", "![The ladder, claimed and coded](ladder.svg)"])
+    return "\n".join([*rows, "", summary, "", f"![The ladder, claimed and coded]({picture})"])
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ def ladder() -> dict[str, Any]:
         "parameters": 99,
         "vocab_size": 16,
         "rungs": [rung, top],
+        "ttt": {"tokens": 77, "rates": [{"share": 0.3, "measured_bpb": 5.5555}]},
         "claimed_below_twin_percent": 80.0,
         "claimed_below_best_measured_percent": 80.0,
         "all_convicted": False,
@@ -59,7 +60,7 @@ def ladder() -> dict[str, Any]:
             "in_place": {"chunk": 256},
         },
         "seconds": 1.0,
-        "machine": {"cpu": "a processor", "threads": 1, "cores": 2},
+        "machine": {"cpu": "a processor", "threads": 1, "cores": 2, "gpu": ""},
         "versions": {"torch": "2"},
     }
 
@@ -67,6 +68,7 @@ def ladder() -> dict[str, Any]:
 def test_no_number_stands_without_its_kind(tmp_path: Any) -> None:
     made = ladder()
     rows = "\n".join(" ".join(row) for row in ladder_rows(made, tmp_path / "ladder.html"))
+    assert "0.3 gave 5.5555 bpb (measured)" in render(made, draw(made))
     for text in (render(made, draw(made)), draw(made), rows):
         for number, kind in (("1.1111", "claimed"), ("0.4444", "claimed"), ("3.3333", "coded")):
             assert text.count(number) == text.count(f"{number} bpb ({kind})") > 0

@@ -25,8 +25,9 @@ from parbyte.codec.conditions import coding_arithmetic
 from parbyte.codec.config import CodecConfig
 from parbyte.predict.build import read_settings
 from parbyte.seed.material import Excerpt, Networks, load_networks, require_length, take_excerpt
-from parbyte.seed.rungs import RUNGS, Ladder, Rung
-from parbyte.seed.scale import Scale, contest_scale
+from parbyte.seed.rates import SHARES, Learning, choose_learning
+from parbyte.seed.rungs import RUNGS, Ladder, Rung, walk
+from parbyte.seed.scale import Scale, contest_scale, stride_of
 from parbyte.seed.trial import put_on_trial
 from parbyte.seed.twin import try_twin
 from parbyte.stages import TRAIN_FILE
@@ -36,6 +37,7 @@ AUDIT = AuditConfig(
     positions=4, sum_positions=1, exact_vocab=256, likely=64, drawn=64, noise_tokens=4096
 )
 LADDER_FILE = "ladder.json"
+RATES_FILE = "rates.json"
 _RUNGS_FOLDER = "rungs"
 _FORMAT = 1
 
@@ -75,6 +77,21 @@ class Climb:
         num_layers = self.networks.artifact.model.config.num_layers
         return contest_scale(self.window, num_layers, len(self.excerpt.stream_N))
 
+    @cached_property
+    def learning(self) -> Learning:
+        """How the twins' `ttt` learns: chosen once, then stored."""
+        artifact, codec, path = self.networks.artifact, _one_lane(self.codec), self.out / RATES_FILE
+        settings = read_settings(artifact.predict)
+        predict = walk(self.window, stride_of(self.window))
+        predict |= {"engine": settings.engine, "dtype": settings.dtype}
+        inputs = _sha256([parbyte.__version__, artifact.sha256, predict, SHARES, asdict(codec)])
+        stored = _stored(path, inputs)
+        if stored is None:
+            self.console.say("ttt: its rate is chosen on development text")
+            stored = asdict(choose_learning(self.run, artifact, predict, codec))
+            _store(path, inputs, stored)
+        return Learning(**stored)
+
 
 def climb(plan: Climb) -> dict[str, Any]:
     """Do every rung that is not stored yet, write the ladder's JSON and return it.
@@ -93,7 +110,7 @@ def climb(plan: Climb) -> dict[str, Any]:
         else:
             plan.console.say(f"{rung.name}: begins")
             stored = _do(plan, ladder, rung)
-            write_json(path, {"inputs": inputs, "rung": stored})
+            _store(path, inputs, stored)
         results.append(stored)
     result = _gather(plan, results)
     write_json(plan.out / LADDER_FILE, result)
@@ -107,12 +124,22 @@ def slug(rung: Rung) -> str:
 
 def _ladder(plan: Climb) -> Ladder:
     networks, settings = plan.networks, read_settings(plan.networks.artifact.predict)
-    device = pick_device("cpu" if settings.engine == "portable" else plan.codec.device, World())
+    device = _device(plan)
     models = (networks.float_model.to(device), networks.artifact.model.to(device))
     for model in models:
         model.set_compute_dtype(getattr(torch, settings.dtype))
     stream_N = torch.from_numpy(plan.excerpt.stream_N.astype(np.int64)).to(device)
     return Ladder(*models, stream_N, plan.scale)
+
+
+def _device(plan: Climb) -> torch.device:
+    engine = read_settings(plan.networks.artifact.predict).engine
+    return pick_device("cpu" if engine == "portable" else plan.codec.device, World())
+
+
+def _gpu(plan: Climb) -> str:
+    device = _device(plan)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
 def _do(plan: Climb, ladder: Ladder, rung: Rung) -> dict[str, Any]:
@@ -159,7 +186,7 @@ def _do(plan: Climb, ladder: Ladder, rung: Rung) -> dict[str, Any]:
 def _twin_settings(plan: Climb, rung: Rung) -> dict[str, Any]:
     """Return the twin's whole predictor settings; SLOT has only one engine."""
     settings = read_settings(plan.networks.artifact.predict)
-    table = rung.twin(settings.window)
+    table = rung.twin(settings.window, plan.learning.stage)
     needs_torch = any(stage["kind"] == "slot" for stage in table["stack"])
     engine = "torch" if needs_torch else settings.engine
     return {"engine": engine, "dtype": settings.dtype, **table}
@@ -183,16 +210,24 @@ def _inputs_sha256(plan: Climb, rung: Rung) -> str:
         asdict(_one_lane(plan.codec)),
         _twin_settings(plan, rung),
     ]
+    return _sha256(inputs)
+
+
+def _sha256(inputs: list[Any]) -> str:
     return sha256_bytes(json.dumps(inputs, sort_keys=True).encode())
 
 
+def _store(path: Path, inputs: str, found: dict[str, Any]) -> None:
+    write_json(path, {"inputs": inputs, "found": found})
+
+
 def _stored(path: Path, inputs: str) -> dict[str, Any] | None:
-    """Return a rung that was finished with the same inputs."""
+    """Return what was found with the same inputs before."""
     if not path.is_file():
         return None
     table = read_json(path)
     is_same = isinstance(table, Mapping) and table.get("inputs") == inputs
-    return dict(table["rung"]) if is_same else None
+    return dict(table["found"]) if is_same else None
 
 
 def _gather(plan: Climb, rungs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -208,12 +243,13 @@ def _gather(plan: Climb, rungs: list[dict[str, Any]]) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in networks.float_model.parameters()),
         "vocab_size": networks.artifact.model.config.vocab_size,
         "rungs": rungs,
+        "ttt": asdict(plan.learning),
         "claimed_below_twin_percent": 100 * (1 - claimed / rungs[-1]["measured_bpb"]),
         "claimed_below_best_measured_percent": 100 * (1 - claimed / honest),
         "all_convicted": all(rung["is_right"] for rung in rungs),
         "all_certified": all(rung["twin_verdict"] == "certified" for rung in rungs),
         "settings": {**asdict(scale), "audit": asdict(plan.audit)},
         "seconds": sum(rung["seconds"] for rung in rungs),
-        "machine": {**describe_machine(), "threads": plan.codec.threads},
+        "machine": {**describe_machine(), "threads": plan.codec.threads, "gpu": _gpu(plan)},
         "versions": describe_versions(),
     }

@@ -26,7 +26,7 @@ from parbyte.seed.scale import Scale, stride_of
 Table = dict[str, Any]
 Claim = Callable[["Ladder"], Claimed]
 Alone = Callable[[GPT, Tensor, Scale], Claimed]
-Twin = Callable[[int], Table]
+Twin = Callable[[int, Table], Table]
 
 CONDITIONS = {
     "C1": "the price of a token depends on what comes before it alone",
@@ -84,15 +84,24 @@ class Rung:
     repair: str
     """The twin in words; its stages are those of docs/eval-time.md."""
     twin: Twin
-    """Window -> the twin's predictor settings, but for engine and dtype."""
+    """Window, stage `ttt` -> the twin's predictor settings, but for engine and dtype."""
 
 
-def _walk(window: int, stride: int, *stages: Table) -> Table:
+def walk(window: int, stride: int, *stages: Table) -> Table:
+    """Return the predictor settings of stages over windows."""
     return {"window": window, "stride": stride, "carry": False, "stack": list(stages)}
 
 
+def _stands(window: int, ttt: Table) -> Table:
+    return walk(window, window)
+
+
 def _slides(*stages: Table) -> Twin:
-    return lambda window: _walk(window, stride_of(window), *stages)
+    return lambda window, ttt: walk(window, stride_of(window), *stages)
+
+
+def _learns(*stages: Table) -> Twin:
+    return lambda window, ttt: walk(window, stride_of(window), ttt, *stages)
 
 
 def _plain(model: GPT, stream_N: Tensor, scale: Scale) -> Claimed:
@@ -113,7 +122,7 @@ RUNGS = (
         claim=lambda ladder: _plain(ladder.float_model, ladder.stream_N, ladder.scale),
         alone=_plain,
         repair="float16 weights, which no cap allows, windows side by side",
-        twin=lambda window: _walk(window, window),
+        twin=_stands,
     ),
     Rung(
         name="packed",
@@ -122,7 +131,7 @@ RUNGS = (
         claim=lambda ladder: _plain(ladder.model, ladder.stream_N, ladder.scale),
         alone=_plain,
         repair="the same, coded",
-        twin=lambda window: _walk(window, window),
+        twin=_stands,
     ),
     Rung(
         name="sliding",
@@ -142,7 +151,7 @@ RUNGS = (
         ),
         breaks={"C3": ("T1", "T4"), "C4": ("T3",)},
         repair="score-first training: `ttt`",
-        twin=_slides({"kind": "ttt"}),
+        twin=_learns(),
     ),
     Rung(
         name="+ SLOT",
@@ -162,6 +171,6 @@ RUNGS = (
         alone=_mixed_alone,
         breaks={"C2": ("T2", "T6")},
         repair="score-first training, exact counts, one sum over the vocabulary: `ttt`, `mix`",
-        twin=_slides({"kind": "ttt"}, {"kind": "mix"}),
+        twin=_learns({"kind": "mix"}),
     ),
 )
