@@ -35,6 +35,10 @@ from parbyte.model.roles import Role, parameter_roles
 from parbyte.recipe import load_recipe
 from parbyte.text.batches import TrainBatches
 from parbyte.text.manifest import load_manifest
+from parbyte.text.official import OfficialTokenizer
+from parbyte.text.prepare import load_run_tokenizer
+from parbyte.text.sentencepiece_model import write_model
+from parbyte.text.sentencepiece_tokenizer import SentencePieceTokenizer
 from parbyte.text.shards import open_shards
 from parbyte.train.config import TrainConfig
 from parbyte.train.speed import Rehearsal, matmul_flops
@@ -235,12 +239,22 @@ def half_a_forward(name: str, data: Path) -> dict[str, Any]:
 
 
 def run_peer(script: Path, settings: Sequence[str], data: Path) -> dict[str, Any]:
-    """Run a script of the contest on the shards; return what its log says of its speed."""
+    """Run a script of the contest on the shards; return what its log says of its speed.
+
+    It is given the shards, their ids' number and their tokenizer, which must be SentencePiece's.
+    """
+    tokenizer = load_run_tokenizer(data)
+    if not isinstance(tokenizer, SentencePieceTokenizer | OfficialTokenizer):
+        sys.exit(f"'{data}' has tokenizer '{tokenizer.kind}', scripts read SentencePiece's")
     with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "tokenizer.model"
+        model.write_bytes(write_model(tokenizer.model))
         for split, name in (("train", "train"), ("dev", "val")):
-            link = Path(folder) / f"fineweb_{name}_000000.bin"
-            link.symlink_to((data / f"{split}_000000.bin").resolve())
-        environment = os.environ | {"DATA_PATH": folder}
+            for shard in data.glob(f"{split}_*.bin"):
+                link = Path(folder) / shard.name.replace(split, f"fineweb_{name}", 1)
+                link.symlink_to(shard.resolve())
+        environment = os.environ | {"DATA_PATH": folder, "TOKENIZER_PATH": str(model)}
+        environment |= {"VOCAB_SIZE": str(tokenizer.vocab_size)}
         environment |= dict(setting.split("=", 1) for setting in settings)
         done = subprocess.run(
             [sys.executable, script.resolve()],
