@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from parbyte.base.world import named_compiler
+
 REFUSED = "refused: "
 _WRITE = "to write"
 _SYSTEM = ("/proc/", "/sys/", "/dev/null", "/dev/urandom", "/lib", "/usr/lib", "/etc/ld.so")
@@ -59,7 +61,7 @@ def make_hook(root: str, folder: str, refused: list[str]) -> Callable[[str, tupl
     places = {sysconfig.get_path(name) for name in names} | {root, *sys.path}
     libraries = tuple(f"{os.path.realpath(place)}/" for place in places if place)
     own = f"{os.path.realpath(folder)}/"
-    named = (os.environ.get("CC", ""), *_COMPILERS)
+    named = (named_compiler(), *_COMPILERS)
     compilers = {os.path.realpath(path) for path in map(shutil.which, named) if path}
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:

@@ -30,6 +30,11 @@ def world_from_environment() -> World:
     )
 
 
+def named_compiler() -> str:
+    """Return the C compiler that CC names for programs that start one; empty if it names none."""
+    return os.environ.get("CC", "")
+
+
 def environment_for_child(**changes: str) -> dict[str, str]:
     """Return this process's environment with some variables set."""
     return {**os.environ, **changes}
