@@ -75,6 +75,19 @@ def test_every_repaired_rung_is_decoded_and_certified(
     assert len(list((climbed / "seed" / "rungs").glob("*.pby"))) == len(RUNGS)
 
 
+def test_twins_learn_at_the_rate_that_was_best_on_development_text(
+    climbed: Path, ladder: dict[str, Any]
+) -> None:
+    from parbyte.pack.artifact import load_artifact
+
+    best = min(ladder["ttt"]["rates"], key=lambda rate: rate["measured_bpb"])
+    assert ladder["ttt"]["stage"]["lr"] == pytest.approx(best["share"] * 5e-4)
+    for name in ("ttt", "n-gram"):
+        artifact = load_artifact(climbed / "seed" / "rungs" / f"{name}.parbyte")
+        stage = artifact.predict["stack"][0]
+        assert {key: stage[key] for key in ladder["ttt"]["stage"]} == ladder["ttt"]["stage"]
+
+
 def test_honest_rungs_claim_what_their_twins_measure(ladder: dict[str, Any]) -> None:
     for rung in ladder["rungs"][:2]:
         # The float twin's weights are float16, the claim's are float32.
@@ -87,6 +100,7 @@ def test_a_finished_ladder_is_not_climbed_again(climbed: Path, parbyte: Command)
     before = (climbed / "seed" / "ladder.json").read_text()
     answer = parbyte("seed", climbed, *EXCERPT)
     assert answer.code == 0
+    assert "its rate is chosen" not in answer.err
     assert [name for name in RUNGS if f"{name}: finished before, skipped" in answer.err] == RUNGS
     assert (climbed / "seed" / "ladder.json").read_text() == before
 
