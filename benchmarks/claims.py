@@ -1,7 +1,7 @@
 """Audit every specimen of the claims room; write the matrix and what is stored into its page.
 
 python benchmarks/claims.py            audit, and rewrite docs/claims.md between its markers
-python benchmarks/claims.py --stored   only what results/null_test.json and seed.json hold
+python benchmarks/claims.py --stored   only what results/null_test.json and seed*.json hold
 """
 
 import argparse

@@ -4,9 +4,9 @@
     python benchmarks/curve.py --recipe golf-record --data DATA --devices cuda cuda-float32
 
 DATA is a folder made by `parbyte data`, from any text. On the GPU everything is as in the recipe:
-bfloat16, compiled, its own kernels; cuda-float32 shows what is left without its rounding. Each
-curve is stored as it ends and compared with the CPU's, so that they may be made on two machines.
-Exits 1 if two losses are more than 1 % apart.
+bfloat16, compiled, its own kernels; cuda-float32 keeps its activations in float32, but for Muon's
+products. Each curve is stored as it ends and compared with the CPU's, so that they may be made on
+two machines. Exits 1 if two losses are more than 1 % apart.
 """
 
 import argparse
@@ -79,9 +79,9 @@ def losses_on(device: str, recipe: str, data: Path) -> list[float]:
     return losses
 
 
-def compare(halves: Sequence[dict[str, Any]]) -> float:
+def compare(curves: Sequence[dict[str, Any]]) -> float:
     """Return how far two losses of the same step are apart at most, relative to them."""
-    pairs = zip(*(half["losses"] for half in halves), strict=True)
+    pairs = zip(*(curve["losses"] for curve in curves), strict=True)
     return max(abs(a / b - 1.0) for a, b in pairs)
 
 

@@ -253,9 +253,9 @@ def run_peer(script: Path, settings: Sequence[str], data: Path) -> dict[str, Any
             for shard in data.glob(f"{split}_*.bin"):
                 link = Path(folder) / shard.name.replace(split, f"fineweb_{name}", 1)
                 link.symlink_to(shard.resolve())
-        environment = os.environ | {"DATA_PATH": folder, "TOKENIZER_PATH": str(model)}
-        environment |= {"VOCAB_SIZE": str(tokenizer.vocab_size)}
-        environment |= dict(setting.split("=", 1) for setting in settings)
+        given = {"DATA_PATH": folder, "TOKENIZER_PATH": str(model)}
+        given["VOCAB_SIZE"] = str(tokenizer.vocab_size)
+        environment = os.environ | given | dict(setting.split("=", 1) for setting in settings)
         done = subprocess.run(
             [sys.executable, script.resolve()],
             cwd=folder,

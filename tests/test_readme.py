@@ -1,13 +1,12 @@
 """What README.md and the house's files say is true: numbers, commands, links, scripts."""
 
-import importlib.util
 import os
 import re
 import subprocess
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from benchmarks import pages, run, table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,17 +20,6 @@ FLAGS = re.DOTALL | re.MULTILINE
 def code_in(page: str) -> str:
     text = (ROOT / page).read_text(encoding="utf-8")
     return "\n".join(re.findall(r"```(?:\n.*?)```|`[^`\n]+`|^    [^\n]*$", text, FLAGS))
-
-
-def load_script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-table, pages = load_script("table"), load_script("pages")
 
 
 def test_the_table_of_numbers_is_what_the_stored_results_say() -> None:
@@ -55,7 +43,6 @@ def test_a_readme_without_its_markers_is_refused() -> None:
 
 def test_every_benchmark_is_listed_or_is_a_tool() -> None:
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
-    run = load_script("run")
     listed = set(run.BENCHMARKS) | set(run.ON_REQUEST)
     assert scripts - {"run", "table", "picture", "pages"} == listed
     described = (ROOT / "benchmarks" / "README.md").read_text()

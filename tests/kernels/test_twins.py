@@ -1,19 +1,13 @@
 """What the training benchmark puts in a kernel's place computes the same."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 import torch
+from benchmarks import train as benchmark
 
 from parbyte.kernels.heads import HeadSplit
 from parbyte.model.layers import rotary_tables
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "train.py"
-spec = importlib.util.spec_from_file_location("train_benchmark", SCRIPT)
-assert spec and spec.loader
-benchmark = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(benchmark)
 
 
 def draw(*shape: int) -> torch.Tensor:

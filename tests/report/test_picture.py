@@ -1,25 +1,14 @@
 """The scripts that carry a run's numbers into the README read what a run leaves."""
 
-import importlib.util
 import json
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from benchmarks import demo, picture
 
 from parbyte.report.page import write_report
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-def load_script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -30,7 +19,7 @@ def run(make_run: Callable[..., Path]) -> Path:
 
 
 def test_the_picture_stands_alone_on_a_white_ground(run: Path) -> None:
-    root = ElementTree.fromstring(load_script("picture").draw_run(run))
+    root = ElementTree.fromstring(picture.draw_run(run))
     assert root.tag == "{http://www.w3.org/2000/svg}svg" and root.get("viewBox")
     assert root[0].tag.endswith("rect") and root[0].get("fill") == "#ffffff"
     assert "parbyte, coded" in "".join(root.itertext())
@@ -39,7 +28,7 @@ def test_the_picture_stands_alone_on_a_white_ground(run: Path) -> None:
 def test_the_demos_figures_are_the_scorecards(run: Path) -> None:
     card = json.loads((run / "scorecard.json").read_text())
     stored = json.loads((run / "baselines.json").read_text())
-    figures = load_script("demo").demo_figures(card, stored)
+    figures = demo.demo_figures(card, stored)
     assert figures["coded_bpb"] == card["coded_bpb"]
     assert figures["gap_percent"] == pytest.approx(0.07)
     assert figures["total_seconds"] == pytest.approx(sum(card["stage_seconds"].values()))

@@ -1,11 +1,10 @@
 """A script of the contest is given what it reads: shards, their tokenizer, its settings."""
 
-import importlib.util
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from benchmarks.train import run_peer
 
 from parbyte.base.log import Console
 from parbyte.text.config import TextConfig
@@ -31,16 +30,6 @@ print("step:2/2 train_time:1000ms step_avg:500.00ms")
 """
 
 
-@pytest.fixture(scope="module")
-def benchmark() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "train.py"
-    spec = importlib.util.spec_from_file_location("train_benchmark", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def prepared(folder: Path, tokenizer: str) -> Path:
     corpus = folder / "corpus.txt"
     corpus.write_text("".join(f"The {n}th verse says: let there be light.\n\n" for n in range(400)))
@@ -50,26 +39,26 @@ def prepared(folder: Path, tokenizer: str) -> Path:
 
 
 def test_a_script_reads_shards_and_tokenizer_and_its_last_speed_counts(
-    benchmark: ModuleType, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     script = tmp_path / "train_gpt.py"
     script.write_text(SCRIPT)
     data = prepared(tmp_path, "sentencepiece")
-    found = benchmark.run_peer(script, [f"SEEN={tmp_path}"], data)
+    found = run_peer(script, [f"SEEN={tmp_path}"], data)
     assert found["tokens_per_second"] == 2000 and found["step_ms"] == 500.0
     seen = (tmp_path / "train").read_text() + (tmp_path / "val").read_text()
     assert "The 0th verse says: let there be light." in seen
 
 
 def test_a_script_that_fails_is_shown_with_its_reason(
-    benchmark: ModuleType, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     script = tmp_path / "train_gpt.py"
     script.write_text("raise SystemExit('CUDA is required')")
     with pytest.raises(SystemExit, match="CUDA is required"):
-        benchmark.run_peer(script, [], prepared(tmp_path, "sentencepiece"))
+        run_peer(script, [], prepared(tmp_path, "sentencepiece"))
 
 
-def test_another_kind_of_tokenizer_is_refused(benchmark: ModuleType, tmp_path: Path) -> None:
+def test_another_kind_of_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="tokenizer 'words', scripts read SentencePiece's"):
-        benchmark.run_peer(Path(sys.executable), [], prepared(tmp_path, "words"))
+        run_peer(Path(sys.executable), [], prepared(tmp_path, "words"))

@@ -54,8 +54,7 @@ def artifact_subject(
 
     blank = GPT(artifact.model.config, seed=0).eval().requires_grad_(False)
     small = scorer(build_predictor(artifact))
-    settings = read_settings(artifact.predict)
-    is_coarse = settings.engine == "torch" and settings.dtype != "float32"
+    is_coarse = read_settings(artifact.predict).dtype != "float32"
     return Subject(
         name=name,
         scorer=small,

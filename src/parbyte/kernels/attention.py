@@ -71,12 +71,12 @@ def causal_attention(
             q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, is_causal=is_causal, enable_gqa=grouped
         )
     wants_grads = q_BHTK.requires_grad
+    is_learning = wants_grads and not repeatable
+    if flash_attention_3 and is_causal and is_learning and q_BHTK.dtype in _FLASH_3_DTYPES:
+        return attend_by_flash_3(flash_attention_3, q_BHTK, k_BGSK, v_BGSK)
+    backends = _CUDA_BACKENDS
     if repeatable:
         backends = _REPEATABLE_GRADIENTS if wants_grads else _REPEATABLE
-    else:
-        backends = _CUDA_BACKENDS
-        if flash_attention_3 and is_causal and wants_grads and q_BHTK.dtype in _FLASH_3_DTYPES:
-            return attend_by_flash_3(flash_attention_3, q_BHTK, k_BGSK, v_BGSK)
     with sdpa_kernel(backends, set_priority=True):
         return F.scaled_dot_product_attention(
             q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, is_causal=is_causal, enable_gqa=grouped

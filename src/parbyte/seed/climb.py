@@ -24,6 +24,7 @@ from parbyte.base.world import World
 from parbyte.codec.conditions import coding_arithmetic
 from parbyte.codec.config import CodecConfig
 from parbyte.predict.build import read_settings
+from parbyte.predict.config import PredictConfig
 from parbyte.seed.material import Excerpt, Networks, load_networks, require_length, take_excerpt
 from parbyte.seed.rates import SHARES, Learning, choose_learning
 from parbyte.seed.rungs import RUNGS, Ladder, Rung, walk
@@ -66,10 +67,15 @@ class Climb:
         tokenizer = self.networks.artifact.tokenizer
         return take_excerpt(self.run, self.text, self.limit, tokenizer)
 
+    @cached_property
+    def settings(self) -> PredictConfig:
+        """How the artifact predicts."""
+        return read_settings(self.networks.artifact.predict)
+
     @property
     def window(self) -> int:
         """The network's window, in tokens."""
-        return read_settings(self.networks.artifact.predict).window
+        return self.settings.window
 
     @property
     def scale(self) -> Scale:
@@ -81,9 +87,8 @@ class Climb:
     def learning(self) -> Learning:
         """How the twins' `ttt` learns: chosen once, then stored."""
         artifact, codec, path = self.networks.artifact, _one_lane(self.codec), self.out / RATES_FILE
-        settings = read_settings(artifact.predict)
-        predict = walk(self.window, stride_of(self.window))
-        predict |= {"engine": settings.engine, "dtype": settings.dtype}
+        arithmetic = {"engine": self.settings.engine, "dtype": self.settings.dtype}
+        predict = {**arithmetic, **walk(self.window, stride_of(self.window))}
         inputs = _sha256([parbyte.__version__, artifact.sha256, predict, SHARES, asdict(codec)])
         stored = _stored(path, inputs)
         if stored is None:
@@ -123,18 +128,17 @@ def slug(rung: Rung) -> str:
 
 
 def _ladder(plan: Climb) -> Ladder:
-    networks, settings = plan.networks, read_settings(plan.networks.artifact.predict)
-    device = _device(plan)
+    networks, device = plan.networks, _device(plan)
     models = (networks.float_model.to(device), networks.artifact.model.to(device))
     for model in models:
-        model.set_compute_dtype(getattr(torch, settings.dtype))
+        model.set_compute_dtype(getattr(torch, plan.settings.dtype))
     stream_N = torch.from_numpy(plan.excerpt.stream_N.astype(np.int64)).to(device)
     return Ladder(*models, stream_N, plan.scale)
 
 
 def _device(plan: Climb) -> torch.device:
-    engine = read_settings(plan.networks.artifact.predict).engine
-    return pick_device("cpu" if engine == "portable" else plan.codec.device, World())
+    is_portable = plan.settings.engine == "portable"
+    return pick_device("cpu" if is_portable else plan.codec.device, World())
 
 
 def _gpu(plan: Climb) -> str:
@@ -185,11 +189,10 @@ def _do(plan: Climb, ladder: Ladder, rung: Rung) -> dict[str, Any]:
 
 def _twin_settings(plan: Climb, rung: Rung) -> dict[str, Any]:
     """Return the twin's whole predictor settings; SLOT has only one engine."""
-    settings = read_settings(plan.networks.artifact.predict)
-    table = rung.twin(settings.window, plan.learning.stage)
+    table = rung.twin(plan.window, plan.learning.stage)
     needs_torch = any(stage["kind"] == "slot" for stage in table["stack"])
-    engine = "torch" if needs_torch else settings.engine
-    return {"engine": engine, "dtype": settings.dtype, **table}
+    engine = "torch" if needs_torch else plan.settings.engine
+    return {"engine": engine, "dtype": plan.settings.dtype, **table}
 
 
 def _one_lane(codec: CodecConfig) -> CodecConfig:
