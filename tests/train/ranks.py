@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from conftest import MODEL, TRAIN
 from parbyte.base.log import Console
 from parbyte.base.world import init_process_group, leave_process_group, world_from_environment
-from parbyte.train.exchange import Gathering, average_gradients_, share_of
+from parbyte.train.exchange import Gathering, average_gradients_, joint_norm, share_of
 from parbyte.train.loop import train
 
 CHANGES = {
@@ -40,8 +40,11 @@ def be_rank(rank: int, data_folder: Path, run_folder: Path) -> None:
     # Ranks with all and a quarter of their positions counted: the mean is over positions.
     weight = 1.0 if world.is_main else 0.25
     grads = [torch.full((3,), weight * (1.0 + world.rank)), torch.full((40_000,), weight)]
-    average_gradients_(grads, weight, world)
+    stack = weight * (1.0 + world.rank) * torch.arange(5.0).reshape(5, 1, 1)
+    (own,) = average_gradients_([stack], grads, weight, world)
+    norm = joint_norm([own], grads, world)
     share = share_of(5, world)
+    means = Gathering(own, share, 5, world).wait()
     pieces = torch.arange(5.0).reshape(5, 1, 1)[share.start : share.stop]
     gathered = Gathering(pieces, share, 5, world).wait()
     config = replace(TRAIN, **CHANGES)
@@ -52,6 +55,8 @@ def be_rank(rank: int, data_folder: Path, run_folder: Path) -> None:
         found = {
             "mean": grads[0].tolist(),
             "mean_of_large": grads[1].unique().tolist(),
+            "means_of_stack": means.flatten().tolist(),
+            "joint_norm": norm.item(),
             "gathered": gathered.flatten().tolist(),
             "final_loss": result.final_loss,
             "dev_bpb": result.dev_bpb,

@@ -11,6 +11,7 @@ from parbyte.model.config import ModelConfig
 from parbyte.model.gpt import GPT
 from parbyte.model.roles import Role, parameter_roles
 from parbyte.train.config import TrainConfig
+from parbyte.train.exchange import joint_norm
 from parbyte.train.optim import build_optimizer, clip_
 
 
@@ -116,9 +117,9 @@ def test_the_rest_moves_as_the_float64_reference_says() -> None:
 def test_clipping_bounds_the_joint_norm_and_leaves_small_gradients_alone() -> None:
     grads = [torch.full((2, 2), 3.0), torch.full((5,), 4.0)]
     norm = math.sqrt(4 * 9 + 5 * 16)
-    clip_(grads, 2 * norm)
+    clip_(grads, 2 * norm, joint_norm(grads, [], World()))
     assert grads[0][0, 0] == 3.0 and grads[1][0] == 4.0
-    clip_(grads, 0.5)
+    clip_(grads, 0.5, joint_norm(grads, [], World()))
     joint = math.sqrt(sum(float(g.double().square().sum()) for g in grads))
     assert joint == pytest.approx(0.5, rel=1e-5)
     assert grads[0][0, 0].item() == pytest.approx(1.5 / norm, rel=1e-5)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from parbyte.base.world import World
 from parbyte.train.exchange import average_gradients_, share_of
@@ -44,6 +45,9 @@ def compare(folder: Path, num_ranks: int, alone_folder: Path, alone: TrainResult
     mean = sum(w * (1.0 + rank) for rank, w in enumerate(weights)) / sum(weights)
     assert found["mean"] == pytest.approx([mean] * 3)
     assert found["mean_of_large"] == pytest.approx([1.0])
+    assert found["means_of_stack"] == pytest.approx([mean * piece for piece in range(5)])
+    squares = 3 * mean**2 + 40_000 + sum((mean * piece) ** 2 for piece in range(5))
+    assert found["joint_norm"] == pytest.approx(squares**0.5)
     assert found["gathered"] == [0.0, 1.0, 2.0, 3.0, 4.0]
 
     assert losses_of(folder) == pytest.approx(losses_of(alone_folder), abs=1e-4)
@@ -54,6 +58,14 @@ def compare(folder: Path, num_ranks: int, alone_folder: Path, alone: TrainResult
         same = all(torch.equal(ranks[0][name], rank[name]) for rank in ranks)
         assert same, f"ranks drift apart in '{name}'"
         torch.testing.assert_close(ranks[0][name], weight, atol=2e-3, rtol=0)
+    saved = load_checkpoint(folder)
+    for name, tensor in load_checkpoint(alone_folder).items():
+        torch.testing.assert_close(saved[name], tensor, atol=2e-3, rtol=0)
+
+
+def load_checkpoint(run_folder: Path) -> dict[str, Tensor]:
+    (path,) = run_folder.glob("checkpoint/*/tensors.safetensors")
+    return load_file(path)
 
 
 @pytest.mark.parametrize(("num_pieces", "size"), [(1, 1), (5, 2), (2, 4), (16, 8), (11, 8), (3, 3)])
@@ -65,6 +77,7 @@ def test_shares_cover_all_pieces_once(num_pieces: int, size: int) -> None:
 
 
 def test_one_rank_divides_by_its_own_weight() -> None:
-    grads = [torch.full((3,), 0.5)]
-    average_gradients_(grads, 0.5, World())
+    grads, stack = [torch.full((3,), 0.5)], torch.full((2, 1, 3), 0.25)
+    (own,) = average_gradients_([stack], grads, 0.5, World())
     assert torch.equal(grads[0], torch.ones(3))
+    assert torch.equal(own, torch.full((2, 1, 3), 0.5))

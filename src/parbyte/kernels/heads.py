@@ -52,7 +52,7 @@ def split_heads(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return queries [B, T, H, K] and keys [B, T, G, K], normed and rotated, and plain values.
 
-    gain: float32. cos, sin: float32[T, 1, K].
+    The values are a view. gain: float32. cos, sin: float32[T, 1, K].
     """
     head_dim = heads_BTNK.shape[-1]
     is_power = head_dim & (head_dim - 1) == 0
@@ -90,7 +90,9 @@ class _SplitHeads(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(heads_BTNK, gain_M, cos_T1K, sin_T1K)
         ctx.split = split
-        return _split(heads_BTNK.contiguous(), gain_M, cos_T1K, sin_T1K, *split)
+        heads = heads_BTNK.contiguous()
+        q_BTHK, k_BTGK = _queries_and_keys(heads, gain_M, cos_T1K, sin_T1K, *split)
+        return q_BTHK, k_BTGK, heads_BTNK[:, :, split.queries + split.keys :]
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
@@ -102,8 +104,8 @@ class _SplitHeads(torch.autograd.Function):
         return grad_BTNK, grad_M, None, None, None
 
 
-@torch.library.custom_op("parbyte::split_heads", mutates_args=())
-def _split(
+@torch.library.custom_op("parbyte::queries_and_keys", mutates_args=())
+def _queries_and_keys(
     heads_BTNK: Tensor,
     gain_M: Tensor,
     cos_T1K: Tensor,
@@ -111,18 +113,17 @@ def _split(
     queries: int,
     keys: int,
     rope_dims: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     split = HeadSplit(queries, keys, rope_dims)
     if heads_BTNK.is_cuda:
-        from parbyte.kernels.heads_triton import split_heads as split_by_triton
+        from parbyte.kernels.heads_triton import queries_and_keys
 
-        return split_by_triton(heads_BTNK, gain_M, cos_T1K, sin_T1K, split)
-    parts = plain_split_heads(heads_BTNK, gain_M, cos_T1K, sin_T1K, split)
-    q_BTHK, k_BTGK, v_BTGK = (part.clone(memory_format=torch.contiguous_format) for part in parts)
-    return q_BTHK, k_BTGK, v_BTGK
+        return queries_and_keys(heads_BTNK, gain_M, cos_T1K, sin_T1K, split)
+    q_BTHK, k_BTGK, _ = plain_split_heads(heads_BTNK, gain_M, cos_T1K, sin_T1K, split)
+    return q_BTHK.contiguous(), k_BTGK.contiguous()
 
 
-@_split.register_fake
+@_queries_and_keys.register_fake
 def _(
     heads_BTNK: Tensor,
     gain_M: Tensor,
@@ -131,11 +132,10 @@ def _(
     queries: int,
     keys: int,
     rope_dims: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     num_lanes, num_positions, _, head_dim = heads_BTNK.shape
     q_BTHK = heads_BTNK.new_empty(num_lanes, num_positions, queries, head_dim)
-    k_BTGK = heads_BTNK.new_empty(num_lanes, num_positions, keys, head_dim)
-    return q_BTHK, k_BTGK, torch.empty_like(k_BTGK)
+    return q_BTHK, heads_BTNK.new_empty(num_lanes, num_positions, keys, head_dim)
 
 
 @torch.library.custom_op("parbyte::join_heads", mutates_args=())

@@ -28,7 +28,7 @@ def _partner(dim, half):
 
 @triton.jit
 def _split_heads(
-    heads_RNK, gain_M, cos_TK, sin_TK, q_RHK, k_RGK, v_RGK, num_rows, num_positions, eps,
+    heads_RNK, gain_M, cos_TK, sin_TK, q_RHK, k_RGK, num_rows, num_positions, eps,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, HALF: tl.constexpr, WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
 ):  # fmt: skip
@@ -37,27 +37,22 @@ def _split_heads(
     dim = tl.arange(0, WIDTH)
     is_row = (row < num_rows)[:, None]
     source = heads_RNK + (row.to(tl.int64) * (QUERIES + 2 * KEYS) + head)[:, None] * WIDTH
-    loaded = tl.load(source + dim[None, :], mask=is_row, other=0.0)
-    if head >= QUERIES + KEYS:
-        place = (row.to(tl.int64) * KEYS + head - QUERIES - KEYS)[:, None] * WIDTH + dim[None, :]
-        tl.store(v_RGK + place, loaded, mask=is_row)
+    x = tl.load(source + dim[None, :], mask=is_row, other=0.0).to(tl.float32)
+    scale = tl.rsqrt(tl.sum(x * x, axis=1) / WIDTH + eps) * tl.load(gain_M + head)
+    z = x * scale[:, None]
+    if HALF > 0:
+        turns = (dim < 2 * HALF)[None, :] & is_row
+        table = (row % num_positions)[:, None] * WIDTH + dim[None, :]
+        cos = tl.load(cos_TK + table, mask=turns, other=1.0)
+        sin = tl.load(sin_TK + table, mask=turns, other=0.0)
+        pair = tl.load(source + _partner(dim, HALF)[None, :], mask=turns, other=0.0)
+        z = z * cos + pair.to(tl.float32) * scale[:, None] * sin
+    if head < QUERIES:
+        place = (row.to(tl.int64) * QUERIES + head)[:, None] * WIDTH + dim[None, :]
+        tl.store(q_RHK + place, z.to(q_RHK.dtype.element_ty), mask=is_row)
     else:
-        x = loaded.to(tl.float32)
-        scale = tl.rsqrt(tl.sum(x * x, axis=1) / WIDTH + eps) * tl.load(gain_M + head)
-        z = x * scale[:, None]
-        if HALF > 0:
-            turns = (dim < 2 * HALF)[None, :] & is_row
-            table = (row % num_positions)[:, None] * WIDTH + dim[None, :]
-            cos = tl.load(cos_TK + table, mask=turns, other=1.0)
-            sin = tl.load(sin_TK + table, mask=turns, other=0.0)
-            pair = tl.load(source + _partner(dim, HALF)[None, :], mask=turns, other=0.0)
-            z = z * cos + pair.to(tl.float32) * scale[:, None] * sin
-        if head < QUERIES:
-            place = (row.to(tl.int64) * QUERIES + head)[:, None] * WIDTH + dim[None, :]
-            tl.store(q_RHK + place, z.to(q_RHK.dtype.element_ty), mask=is_row)
-        else:
-            place = (row.to(tl.int64) * KEYS + head - QUERIES)[:, None] * WIDTH + dim[None, :]
-            tl.store(k_RGK + place, z.to(k_RGK.dtype.element_ty), mask=is_row)
+        place = (row.to(tl.int64) * KEYS + head - QUERIES)[:, None] * WIDTH + dim[None, :]
+        tl.store(k_RGK + place, z.to(k_RGK.dtype.element_ty), mask=is_row)
 
 
 @triton.jit
@@ -106,22 +101,21 @@ def _join_heads(
         tl.store(dgain_MP + head * tl.num_programs(1) + block, tl.sum(product, axis=0))
 
 
-def split_heads(
+def queries_and_keys(
     heads_BTNK: Tensor, gain_M: Tensor, cos_T1K: Tensor, sin_T1K: Tensor, split: HeadSplit
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute `heads.plain_split_heads`; the three results are contiguous."""
-    num_lanes, num_positions, num_heads, width = heads_BTNK.shape
+) -> tuple[Tensor, Tensor]:
+    """Return queries and keys of `heads.plain_split_heads`, contiguous, from contiguous heads."""
+    num_lanes, num_positions, _, width = heads_BTNK.shape
     q_BTHK = heads_BTNK.new_empty(num_lanes, num_positions, split.queries, width)
     k_BTGK = heads_BTNK.new_empty(num_lanes, num_positions, split.keys, width)
-    v_BTGK = torch.empty_like(k_BTGK)
-    num_rows = num_lanes * num_positions
-    _split_heads[(num_heads, triton.cdiv(num_rows, _ROWS))](
-        heads_BTNK, gain_M, cos_T1K.contiguous(), sin_T1K.contiguous(), q_BTHK, k_BTGK, v_BTGK,
+    num_rows, num_normed = num_lanes * num_positions, split.queries + split.keys
+    _split_heads[(num_normed, triton.cdiv(num_rows, _ROWS))](
+        heads_BTNK, gain_M, cos_T1K.contiguous(), sin_T1K.contiguous(), q_BTHK, k_BTGK,
         num_rows, num_positions, NORM_EPS,
         QUERIES=split.queries, KEYS=split.keys, HALF=split.rope_dims // 2, WIDTH=width, ROWS=_ROWS,
         num_warps=_NUM_WARPS,
     )  # fmt: skip
-    return q_BTHK, k_BTGK, v_BTGK
+    return q_BTHK, k_BTGK
 
 
 def join_heads(

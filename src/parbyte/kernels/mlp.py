@@ -1,7 +1,9 @@
 """The MLP of a block: two matrices around a squared leaky ReLU.
 
 `plain_mlp` is the expression; `fused_mlp` computes it with the activation in the epilogues of two
-Triton products, which spares the wide activations several passes through memory.
+Triton products, which spares the wide activations several passes through memory. The backward
+needs u = x up^T only for the slope of its leaky square h, and gets it from h alone: |u| is a root
+of h, and the last bit of h's mantissa says whether u was negative.
 Shapes: N rows, D model_dim, F mlp_dim.
 """
 
@@ -11,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TILE_N, TILE_F, TILE_D = 128, 128, 64
+TILE_N, TILE_F, TILE_D = 256, 128, 64
 """What the sizes must be multiples of to be fused."""
+_BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 _HOPPER = 9
 _FEWEST_ROWS = 16_384
 """Fewer, as in a decoder's step, would leave multiprocessors idle."""
@@ -55,33 +58,33 @@ def _can_fuse(x: Tensor, up_FD: Tensor) -> bool:
 class _FusedMLP(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_ND: Tensor, up_FD: Tensor, down_DF: Tensor, slope: float) -> Tensor:
-        u_NF, h_NF = _up_and_square(x_ND, up_FD, slope)
-        ctx.save_for_backward(x_ND, up_FD, down_DF, u_NF, h_NF)
+        h_NF = _marked_square_of_up(x_ND, up_FD, slope)
+        ctx.save_for_backward(x_ND, up_FD, down_DF, h_NF)
         ctx.slope = slope
         return F.linear(h_NF, down_DF)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
         g_ND = grad_outputs[0].contiguous()
-        x_ND, up_FD, down_DF, u_NF, h_NF = ctx.saved_tensors
-        du_NF = _slope_of_square(g_ND, down_DF, u_NF, ctx.slope)
+        x_ND, up_FD, down_DF, h_NF = ctx.saved_tensors
+        du_NF = _slope_of_square(g_ND, down_DF, h_NF, ctx.slope)
         return du_NF @ up_FD, du_NF.mT @ x_ND, g_ND.mT @ h_NF, None
 
 
-@torch.library.custom_op("parbyte::up_and_square", mutates_args=())
-def _up_and_square(x_ND: Tensor, up_FD: Tensor, slope: float) -> tuple[Tensor, Tensor]:
+@torch.library.custom_op("parbyte::marked_square_of_up", mutates_args=())
+def _marked_square_of_up(x_ND: Tensor, up_FD: Tensor, slope: float) -> Tensor:
     if x_ND.is_cuda:
-        from parbyte.kernels.mlp_triton import up_and_square
+        from parbyte.kernels.mlp_triton import square_of_up
 
-        return up_and_square(x_ND, up_FD, slope)
+        return square_of_up(x_ND, up_FD, slope, is_marked=True)
     u_NF = F.linear(x_ND, up_FD)
-    return u_NF, F.leaky_relu(u_NF, slope).square()
+    bits_NF = F.leaky_relu(u_NF, slope).square().view(_BITS[u_NF.dtype])
+    return (bits_NF & -2 | (u_NF < 0)).view(u_NF.dtype)
 
 
-@_up_and_square.register_fake
-def _(x_ND: Tensor, up_FD: Tensor, slope: float) -> tuple[Tensor, Tensor]:
-    u_NF = x_ND.new_empty(x_ND.shape[0], up_FD.shape[0])
-    return u_NF, torch.empty_like(u_NF)
+@_marked_square_of_up.register_fake
+def _(x_ND: Tensor, up_FD: Tensor, slope: float) -> Tensor:
+    return x_ND.new_empty(x_ND.shape[0], up_FD.shape[0])
 
 
 @torch.library.custom_op("parbyte::square_of_up", mutates_args=())
@@ -89,7 +92,7 @@ def _square_of_up(x_ND: Tensor, up_FD: Tensor, slope: float) -> Tensor:
     if x_ND.is_cuda:
         from parbyte.kernels.mlp_triton import square_of_up
 
-        return square_of_up(x_ND, up_FD, slope)
+        return square_of_up(x_ND, up_FD, slope, is_marked=False)
     return F.leaky_relu(F.linear(x_ND, up_FD), slope).square()
 
 
@@ -99,14 +102,15 @@ def _(x_ND: Tensor, up_FD: Tensor, slope: float) -> Tensor:
 
 
 @torch.library.custom_op("parbyte::slope_of_square", mutates_args=())
-def _slope_of_square(g_ND: Tensor, down_DF: Tensor, u_NF: Tensor, slope: float) -> Tensor:
+def _slope_of_square(g_ND: Tensor, down_DF: Tensor, h_NF: Tensor, slope: float) -> Tensor:
     if g_ND.is_cuda:
         from parbyte.kernels.mlp_triton import slope_of_square
 
-        return slope_of_square(g_ND, down_DF, u_NF, slope)
-    return (g_ND @ down_DF) * 2.0 * torch.where(u_NF > 0, u_NF, u_NF * slope * slope)
+        return slope_of_square(g_ND, down_DF, h_NF, slope)
+    is_negative_NF = h_NF.view(_BITS[h_NF.dtype]) & 1 == 1
+    return (g_ND @ down_DF) * h_NF.sqrt() * torch.where(is_negative_NF, -2.0 * slope, 2.0)
 
 
 @_slope_of_square.register_fake
-def _(g_ND: Tensor, down_DF: Tensor, u_NF: Tensor, slope: float) -> Tensor:
-    return torch.empty_like(u_NF)
+def _(g_ND: Tensor, down_DF: Tensor, h_NF: Tensor, slope: float) -> Tensor:
+    return torch.empty_like(h_NF)

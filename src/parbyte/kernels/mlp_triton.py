@@ -8,28 +8,50 @@ Shapes: N rows, D model_dim, F mlp_dim; all multiples of the tile.
 # Triton comes with torch for CUDA only.
 # pyright: reportMissingImports=false, reportIndexIssue=false
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from parbyte.kernels.mlp import TILE_D, TILE_F, TILE_N
 
-_NUM_WARPS = 4
-_PROGRAMS_EACH = 2
-"""On a multiprocessor at once: one's products hide the other's epilogue."""
-_UP_STAGES = 3
-"""Loads in flight; these and the tiles were found by trial on one H200."""
-_SLOPE_STAGES, _SLOPE_TILE_D = 4, 32
-"""Half the depth: the epilogue's own loads want shared memory, too."""
+class _Plan(NamedTuple):
+    """How a product is cut up; `programs` share a multiprocessor, `stages` loads are in flight."""
+
+    tile_n: int
+    tile_f: int
+    tile_d: int
+    warps: int
+    stages: int
+    programs: int
+
+
+_UP = _Plan(tile_n=256, tile_f=128, tile_d=64, warps=8, stages=4, programs=1)
+_SLOPE = _Plan(tile_n=128, tile_f=128, tile_d=32, warps=4, stages=4, programs=2)
+"""Both found by trial on H100 and H200; the sizes of kernels.mlp are whole tiles of both."""
+
+
+@triton.jit
+def _store_square(part_NF, h_NF, row, column, slope, IS_MARKED: tl.constexpr):
+    active_NF = tl.where(part_NF > 0, part_NF, slope * part_NF)
+    square_NF = active_NF * active_NF
+    if IS_MARKED:
+        # Rounded to the nearest bfloat16 with the right last bit.
+        is_negative = (part_NF < 0).to(tl.uint32)
+        bits = square_NF.to(tl.uint32, bitcast=True) + 0x10000 - (is_negative << 16)
+        marked = ((bits >> 17) << 1) | is_negative
+        h_NF.store([row, column], marked.to(tl.uint16).to(h_NF.dtype, bitcast=True))
+    else:
+        h_NF.store([row, column], square_NF.to(h_NF.dtype))
 
 
 @triton.jit
 def _leaky_square_up(
-    x_ND, up_FD, u_NF, h_NF, num_rows, num_columns, slope,
+    x_ND, up_FD, h_NF, num_rows, num_columns, slope,
     WIDTH: tl.constexpr, TILE_N: tl.constexpr, TILE_F: tl.constexpr, TILE_D: tl.constexpr,
-    NUM_PROGRAMS: tl.constexpr, KEEP_U: tl.constexpr,
+    NUM_PROGRAMS: tl.constexpr, IS_MARKED: tl.constexpr,
 ):  # fmt: skip
     tiles_across = num_columns // TILE_F
     num_tiles = (num_rows // TILE_N) * tiles_across
@@ -39,23 +61,22 @@ def _leaky_square_up(
         for k in range(0, WIDTH, TILE_D):
             total = tl.dot(x_ND.load([row, k]), up_FD.load([column, k]).T, total)
         # Two halves: each needs half of the shared memory on its way out.
-        halves = total.reshape(TILE_N, 2, TILE_F // 2).permute(0, 2, 1)
-        first, second = halves.split()
-        u = first.to(u_NF.dtype)
-        active = tl.where(first > 0, 1.0, slope) * u.to(tl.float32)
-        if KEEP_U:
-            u_NF.store([row, column], u)
-        h_NF.store([row, column], (active * active).to(u_NF.dtype))
-        u = second.to(u_NF.dtype)
-        active = tl.where(second > 0, 1.0, slope) * u.to(tl.float32)
-        if KEEP_U:
-            u_NF.store([row, column + TILE_F // 2], u)
-        h_NF.store([row, column + TILE_F // 2], (active * active).to(u_NF.dtype))
+        first, second = total.reshape(TILE_N, 2, TILE_F // 2).permute(0, 2, 1).split()
+        _store_square(first, h_NF, row, column, slope, IS_MARKED)
+        _store_square(second, h_NF, row, column + TILE_F // 2, slope, IS_MARKED)
+
+
+@triton.jit
+def _store_slope(part_NF, h_NF, du_NF, row, column, slope):
+    h = h_NF.load([row, column])
+    is_negative = (h.to(tl.uint16, bitcast=True) & 1) == 1
+    factor = tl.where(is_negative, -2.0 * slope, 2.0) * tl.sqrt(h.to(tl.float32))
+    du_NF.store([row, column], (part_NF * factor).to(du_NF.dtype))
 
 
 @triton.jit
 def _leaky_square_slope(
-    g_ND, down_DF, u_NF, du_NF, num_rows, num_columns, slope,
+    g_ND, down_DF, h_NF, du_NF, num_rows, num_columns, slope,
     WIDTH: tl.constexpr, TILE_N: tl.constexpr, TILE_F: tl.constexpr, TILE_D: tl.constexpr,
     NUM_PROGRAMS: tl.constexpr,
 ):  # fmt: skip
@@ -66,67 +87,50 @@ def _leaky_square_slope(
         total = tl.zeros((TILE_N, TILE_F), tl.float32)
         for k in range(0, WIDTH, TILE_D):
             total = tl.dot(g_ND.load([row, k]), down_DF.load([k, column]), total)
-        halves = total.reshape(TILE_N, 2, TILE_F // 2).permute(0, 2, 1)
-        first, second = halves.split()
-        u = u_NF.load([row, column]).to(tl.float32)
-        first *= 2.0 * tl.where(u > 0, u, u * slope * slope)
-        du_NF.store([row, column], first.to(u_NF.dtype))
-        u = u_NF.load([row, column + TILE_F // 2]).to(tl.float32)
-        second *= 2.0 * tl.where(u > 0, u, u * slope * slope)
-        du_NF.store([row, column + TILE_F // 2], second.to(u_NF.dtype))
+        first, second = total.reshape(TILE_N, 2, TILE_F // 2).permute(0, 2, 1).split()
+        _store_slope(first, h_NF, du_NF, row, column, slope)
+        _store_slope(second, h_NF, du_NF, row, column + TILE_F // 2, slope)
 
 
-def up_and_square(x_ND: Tensor, up_FD: Tensor, slope: float) -> tuple[Tensor, Tensor]:
-    """Return u = x up^T and leaky_relu(u)^2, bfloat16[N, F] each."""
-    u_NF = x_ND.new_empty(x_ND.shape[0], up_FD.shape[0])
-    h_NF = torch.empty_like(u_NF)
-    _run_up(x_ND, up_FD, u_NF, h_NF, slope, keep_u=True)
-    return u_NF, h_NF
+def square_of_up(x_ND: Tensor, up_FD: Tensor, slope: float, *, is_marked: bool) -> Tensor:
+    """Return h = leaky_relu(u)^2 with u = x up^T, bfloat16[N, F].
 
-
-def square_of_up(x_ND: Tensor, up_FD: Tensor, slope: float) -> Tensor:
-    """Return leaky_relu(x up^T)^2, bfloat16[N, F]."""
-    h_NF = x_ND.new_empty(x_ND.shape[0], up_FD.shape[0])
-    _run_up(x_ND, up_FD, h_NF, h_NF, slope, keep_u=False)
+    is_marked: let h's last bit say whether u was negative.
+    """
+    (num_rows, width), num_columns = x_ND.shape, up_FD.shape[0]
+    h_NF = x_ND.new_empty(num_rows, num_columns)
+    programs = _num_programs(x_ND, _UP)
+    _leaky_square_up[(programs,)](
+        TensorDescriptor.from_tensor(x_ND, [_UP.tile_n, _UP.tile_d]),
+        TensorDescriptor.from_tensor(up_FD, [_UP.tile_f, _UP.tile_d]),
+        TensorDescriptor.from_tensor(h_NF, [_UP.tile_n, _UP.tile_f // 2]),
+        num_rows, num_columns, slope,
+        WIDTH=width, TILE_N=_UP.tile_n, TILE_F=_UP.tile_f, TILE_D=_UP.tile_d,
+        NUM_PROGRAMS=programs, IS_MARKED=is_marked, num_warps=_UP.warps, num_stages=_UP.stages,
+    )  # fmt: skip
     return h_NF
 
 
-def _run_up(
-    x_ND: Tensor, up_FD: Tensor, u_NF: Tensor, h_NF: Tensor, slope: float, *, keep_u: bool
-) -> None:
-    (num_rows, width), num_columns = x_ND.shape, up_FD.shape[0]
-    half = [TILE_N, TILE_F // 2]
-    programs = _num_programs(x_ND)
-    _leaky_square_up[(programs,)](
-        TensorDescriptor.from_tensor(x_ND, [TILE_N, TILE_D]),
-        TensorDescriptor.from_tensor(up_FD, [TILE_F, TILE_D]),
-        TensorDescriptor.from_tensor(u_NF, half),
-        TensorDescriptor.from_tensor(h_NF, half),
-        num_rows, num_columns, slope,
-        WIDTH=width, TILE_N=TILE_N, TILE_F=TILE_F, TILE_D=TILE_D, NUM_PROGRAMS=programs,
-        KEEP_U=keep_u, num_warps=_NUM_WARPS, num_stages=_UP_STAGES,
-    )  # fmt: skip
-
-
-def slope_of_square(g_ND: Tensor, down_DF: Tensor, u_NF: Tensor, slope: float) -> Tensor:
-    """Return (g down) times the derivative of leaky_relu(u)^2 by u, bfloat16[N, F]."""
+def slope_of_square(g_ND: Tensor, down_DF: Tensor, h_NF: Tensor, slope: float) -> Tensor:
+    """Return (g down) times the derivative of h by u, from a marked h, bfloat16[N, F]."""
     (num_rows, width), num_columns = g_ND.shape, down_DF.shape[1]
-    du_NF = torch.empty_like(u_NF)
-    half = [TILE_N, TILE_F // 2]
-    programs = _num_programs(g_ND)
+    du_NF = torch.empty_like(h_NF)
+    half = [_SLOPE.tile_n, _SLOPE.tile_f // 2]
+    programs = _num_programs(g_ND, _SLOPE)
     _leaky_square_slope[(programs,)](
-        TensorDescriptor.from_tensor(g_ND, [TILE_N, _SLOPE_TILE_D]),
-        TensorDescriptor.from_tensor(down_DF, [_SLOPE_TILE_D, TILE_F]),
-        TensorDescriptor.from_tensor(u_NF, half),
+        TensorDescriptor.from_tensor(g_ND, [_SLOPE.tile_n, _SLOPE.tile_d]),
+        TensorDescriptor.from_tensor(down_DF, [_SLOPE.tile_d, _SLOPE.tile_f]),
+        TensorDescriptor.from_tensor(h_NF, half),
         TensorDescriptor.from_tensor(du_NF, half),
         num_rows, num_columns, slope,
-        WIDTH=width, TILE_N=TILE_N, TILE_F=TILE_F, TILE_D=_SLOPE_TILE_D, NUM_PROGRAMS=programs,
-        num_warps=_NUM_WARPS, num_stages=_SLOPE_STAGES,
+        WIDTH=width, TILE_N=_SLOPE.tile_n, TILE_F=_SLOPE.tile_f, TILE_D=_SLOPE.tile_d,
+        NUM_PROGRAMS=programs, num_warps=_SLOPE.warps, num_stages=_SLOPE.stages,
     )  # fmt: skip
     return du_NF
 
 
-def _num_programs(tensor: Tensor) -> int:
+def _num_programs(tensor: Tensor, plan: _Plan) -> int:
     if not tensor.is_cuda:
         return 1
-    return _PROGRAMS_EACH * torch.cuda.get_device_properties(tensor.device).multi_processor_count
+    multiprocessors = torch.cuda.get_device_properties(tensor.device).multi_processor_count
+    return plan.programs * multiprocessors

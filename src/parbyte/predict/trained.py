@@ -13,6 +13,7 @@ from parbyte.model.roles import Role, role_of
 from parbyte.predict.adapter_config import TTTConfig
 from parbyte.predict.learning import TABLE_ROLES, learning_names
 from parbyte.train.config import TrainConfig
+from parbyte.train.exchange import joint_norm
 from parbyte.train.muon import Muon
 from parbyte.train.optim import MATRIX_ROLES, clip_
 
@@ -79,7 +80,8 @@ class Learner:
         """Move every parameter at its rate times `factor`, and forget the gradients."""
         settings = self._settings
         if settings.clip:
-            clip_([p.grad for p in self._trained if p.grad is not None], settings.clip)
+            grads = [p.grad for p in self._trained if p.grad is not None]
+            clip_(grads, settings.clip, joint_norm(grads, [], World()))
         for members, rate in self._decayed if settings.weight_decay else ():
             for parameter in members:
                 parameter.detach().mul_(1.0 - rate * factor * settings.weight_decay)

@@ -129,8 +129,10 @@ class _Onlooker:
         bpb = self._measure() if tick.develop else None
         if tick.log:
             self._log(tick, loss, bpb)
-        if tick.save and self._run.world.is_main:
-            save(self._run, self._budget.elapsed_s(), losses)
+        if tick.save:
+            self._run.optimizer.gather_state_()
+            if self._run.world.is_main:
+                save(self._run, self._budget.elapsed_s(), losses)
 
     def _check(self, loss: float) -> None:
         if not math.isfinite(loss):

@@ -23,7 +23,7 @@ from parbyte.kernels.newton_schulz import (
     orthogonalize,
 )
 from parbyte.train.config import TrainConfig
-from parbyte.train.exchange import Gathering, share_of
+from parbyte.train.exchange import Gathering, Share, share_of
 
 _COEFFICIENTS: dict[str, Coefficients] = {"muon": MUON_QUINTIC, "polar": POLAR_EXPRESS}
 _ROW_EPSILON = 1e-7
@@ -31,11 +31,17 @@ _ROW_EPSILON = 1e-7
 
 @dataclass(frozen=True)
 class _Stack:
-    """Same-shaped matrices and their common momentum."""
+    """Same-shaped matrices and their momentum, of which this rank keeps its share up to date."""
 
     parameters: list[nn.Parameter]
     weights: list[Tensor]
     momentum_NRC: Tensor
+    share: Share
+
+    @property
+    def own_momentum(self) -> Tensor:
+        """Return the live momentum of this rank's matrices."""
+        return self.momentum_NRC[self.share.start : self.share.stop]
 
 
 class Muon:
@@ -53,7 +59,7 @@ class Muon:
         """Stack the matrices by shape."""
         self._config = config
         self._world = world
-        self._stacks = _build_stacks(matrices)
+        self._stacks = _build_stacks(matrices, world)
         on_cuda = any(p.is_cuda for p in matrices.values())
         self._dtype = torch.bfloat16 if on_cuda else torch.float32
         self._direction: Callable[..., Tensor] = _direction
@@ -64,11 +70,11 @@ class Muon:
         """Return the gradients as one new float32[N, R, C] per stack, in the stacks' order."""
         return [torch.stack([_grad(p) for p in s.parameters]) for s in self._stacks]
 
-    def step_(self, grads: Sequence[Tensor], lr: float, momentum: float) -> None:
-        """Move every matrix; `grads` come from stack_gradients and are used up."""
+    def step_(self, own_grads: Sequence[Tensor], lr: float, momentum: float) -> None:
+        """Move every matrix; own_grads: this rank's shares of the stacks' means, used up."""
         gatherings = [
-            self._start_gathering(stack, grad_NRC, momentum)
-            for stack, grad_NRC in zip(self._stacks, grads, strict=True)
+            self._start_gathering(stack, own_grad, momentum)
+            for stack, own_grad in zip(self._stacks, own_grads, strict=True)
         ]
         for stack, gathering in zip(self._stacks, gatherings, strict=True):
             num_rows, num_columns = stack.momentum_NRC.shape[1:]
@@ -78,32 +84,40 @@ class Muon:
             directions = list(gathering.wait().unbind(0))
             torch._foreach_add_(stack.weights, directions, alpha=-lr * scale)
 
+    def gather_momentum_(self) -> None:
+        """Fill in the momentum of other ranks' matrices; a collective."""
+        for stack in self._stacks:
+            own = stack.own_momentum
+            gathering = Gathering(own, stack.share, len(stack.weights), self._world)
+            stack.momentum_NRC.copy_(gathering.wait())
+
     def state(self) -> dict[str, Tensor]:
-        """Return the live momentum by name; not copies."""
+        """Return the live momentum by name; not copies. Other ranks' part is as last gathered."""
         return {f"momentum.{_shape_name(s.momentum_NRC)}": s.momentum_NRC for s in self._stacks}
 
     def _start_gathering(self, stack: _Stack, grad_NRC: Tensor, momentum: float) -> Gathering:
-        stack.momentum_NRC.mul_(momentum).add_(grad_NRC)
-        nesterov_NRC = grad_NRC.add_(stack.momentum_NRC, alpha=momentum)
-        num_matrices = nesterov_NRC.shape[0]
-        share = share_of(num_matrices, self._world)
-        own_NRC = nesterov_NRC[share.start : share.stop]
-        if share.num_own:
+        own_momentum = stack.own_momentum.mul_(momentum).add_(grad_NRC)
+        update_NRC = grad_NRC.add_(own_momentum, alpha=momentum)
+        if stack.share.num_own:
             coefficients = _COEFFICIENTS[self._config.newton_schulz]
-            own_NRC = self._direction(
-                own_NRC, coefficients, row_normalize=self._config.row_normalize, dtype=self._dtype
+            update_NRC = self._direction(
+                update_NRC,
+                coefficients,
+                row_normalize=self._config.row_normalize,
+                dtype=self._dtype,
             )
-        return Gathering(own_NRC, share, num_matrices, self._world)
+        return Gathering(update_NRC, stack.share, len(stack.weights), self._world)
 
 
-def _build_stacks(matrices: Mapping[str, nn.Parameter]) -> list[_Stack]:
+def _build_stacks(matrices: Mapping[str, nn.Parameter], world: World) -> list[_Stack]:
     by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
     for parameter in matrices.values():
         by_shape[parameter.shape].append(parameter)
     stacks = []
     for parameters in by_shape.values():
         weights = [parameter.detach() for parameter in parameters]
-        stacks.append(_Stack(parameters, weights, torch.zeros_like(torch.stack(weights))))
+        momentum_NRC = torch.zeros_like(torch.stack(weights))
+        stacks.append(_Stack(parameters, weights, momentum_NRC, share_of(len(weights), world)))
     return stacks
 
 

@@ -1,6 +1,7 @@
 """One optimizer for a whole model: Muon for matrices, AdamW for the rest, by parameter role.
 
-Gradients flow: backward -> stacked by shape -> averaged over ranks -> clipped -> momentum, moments.
+Gradients flow: backward -> stacked by shape -> averaged over ranks, of stacks each rank's share ->
+clipped by their joint norm -> momentum, moments -> moved matrices gathered from their ranks.
 """
 
 # torch leaves its list operations (_foreach_*) out of its public names.
@@ -15,7 +16,7 @@ from parbyte.base.errors import RoleError
 from parbyte.base.world import World
 from parbyte.model.roles import Role
 from parbyte.train.config import TrainConfig
-from parbyte.train.exchange import average_gradients_
+from parbyte.train.exchange import average_gradients_, joint_norm
 from parbyte.train.muon import Muon
 
 MATRIX_ROLES = frozenset({Role.ATTN, Role.MLP, Role.PROJ})
@@ -131,18 +132,22 @@ class Optimizer:
         factor: multiplies every rate. momentum: Muon's. weight: this rank's share of tokens.
         """
         self._check_gradients_once()
-        stacks = self._muon.stack_gradients()
-        grads = [*stacks, *self._adamw.gradients()]
-        average_gradients_(grads, weight, self._world)
+        others = self._adamw.gradients()
+        own = average_gradients_(self._muon.stack_gradients(), others, weight, self._world)
         if self._config.grad_clip:
-            clip_(grads, self._config.grad_clip)
-        self._muon.step_(stacks, self._config.matrix_lr * factor, momentum)
+            norm = joint_norm(own, others, self._world)
+            clip_([*own, *others], self._config.grad_clip, norm)
+        self._muon.step_(own, self._config.matrix_lr * factor, momentum)
         self._adamw.step_(factor)
         for parameter in self._trainable.values():
             parameter.grad = None
 
+    def gather_state_(self) -> None:
+        """Complete the momentum of all matrices on every rank; a collective."""
+        self._muon.gather_momentum_()
+
     def state(self) -> dict[str, Tensor]:
-        """Return the live state by name; not copies. It is the same on every rank."""
+        """Return the live state by name; not copies. Gathered, it is the same on every rank."""
         muon = {f"muon.{name}": tensor for name, tensor in self._muon.state().items()}
         adamw = {f"adamw.{name}": tensor for name, tensor in self._adamw.state().items()}
         return muon | adamw
@@ -159,9 +164,8 @@ class Optimizer:
         self._is_checked = True
 
 
-def clip_(grads: Sequence[Tensor], max_norm: float) -> None:
-    """Scale all gradients together so that their joint Euclidean norm is at most `max_norm`."""
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(grads))))
+def clip_(grads: Sequence[Tensor], max_norm: float, norm: Tensor) -> None:
+    """Scale gradients so that their joint norm, which is now `norm`, is at most `max_norm`."""
     factor = (max_norm / (norm + _CLIP_EPSILON)).clamp(max=1.0)
     # On the CPU reading the factor is free and spares a pass; on a GPU it would stall the queue.
     if factor.device.type == "cpu" and factor.item() == 1.0:
