@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from parbyte.kernels.document_attention import document_ends, packed_attention
 from parbyte.kernels.heads import HeadSplit, plain_split_heads, split_heads
 from parbyte.kernels.loss import fused_cross_entropy, plain_cross_entropy
 from parbyte.kernels.mlp import fused_mlp, plain_mlp
+from parbyte.kernels.transfer import send
 from parbyte.model.config import ModelConfig
 from parbyte.model.gpt import GPT
 from parbyte.model.layers import rotary_tables
@@ -74,6 +76,18 @@ def test_splitting_heads_and_its_gradients(lanes: int, positions: int, rope_dims
     exact_tables = [table.double() for table in tables]
     expected = torch.cat(plain_split_heads(*exact, *exact_tables, split), dim=2)
     check_gradients(found, expected, list(zip(inputs, exact, strict=True)))
+
+
+def test_what_a_side_stream_sends_is_there_when_the_current_one_reads_it() -> None:
+    device, side = torch.device("cuda"), torch.cuda.Stream()
+    busy = draw(4096, 4096)
+    arrays = [np.full(1 << 20, number, np.int64) for number in range(20)]
+    sums = []
+    for array in arrays:
+        busy = busy @ busy * 1e-3
+        sums.append(send(array, device, side).sum())
+    expected = [number << 20 for number in range(20)]
+    assert [int(total) for total in sums] == expected
 
 
 @pytest.mark.skipif(flash_attention_3 is None, reason="FlashAttention-3 is not installed")

@@ -47,9 +47,12 @@ def init_process_group(world: World, device_type: str) -> None:
 
     if world.size == 1 or dist.is_initialized():
         return
-    if device_type == "cuda":
-        torch.cuda.set_device(world.local_rank)
-    dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
+    if device_type != "cuda":
+        dist.init_process_group("gloo")
+        return
+    device = torch.device("cuda", world.local_rank)
+    torch.cuda.set_device(device)
+    dist.init_process_group("nccl", device_id=device)
 
 
 def leave_process_group(world: World) -> None:

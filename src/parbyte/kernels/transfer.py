@@ -8,15 +8,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def send(array: NDArray[np.integer], device: torch.device) -> Tensor:
+def send(
+    array: NDArray[np.integer], device: torch.device, side: "torch.cuda.Stream | None" = None
+) -> Tensor:
     """Return an array as a tensor on `device`; a GPU's stream takes it when its turn comes.
 
-    On the CPU the tensor shares the array's memory.
+    side: a stream that copies at once, beside what the GPU is working on; the current stream waits
+    for that copy alone. On the CPU the tensor shares the array's memory.
     """
     tensor = torch.from_numpy(array)
     if device.type == "cpu":
         return tensor
-    return tensor.pin_memory().to(device, non_blocking=True)
+    pinned = tensor.pin_memory()
+    if side is None:
+        return pinned.to(device, non_blocking=True)
+    with torch.cuda.stream(side):
+        sent = pinned.to(device, non_blocking=True)
+    current = torch.cuda.current_stream(device)
+    current.wait_stream(side)
+    sent.record_stream(current)
+    return sent
 
 
 class Arriving:

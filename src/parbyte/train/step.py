@@ -61,6 +61,7 @@ class TrainStep:
             device, model.compute_dtype
         )
         self._pace = Pace(device)
+        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._rounding = rounding
         self._parameters = dict(objective.model.named_parameters())
         self._qat = config.qat
@@ -101,7 +102,8 @@ class TrainStep:
 
     def _learn(self, inputs: NDArray[np.int64], targets: NDArray[np.int64]) -> StepLoss:
         """Leave the gradients of all parts of the batch."""
-        inputs_BT, targets_BT = send(inputs, self._device), send(targets, self._device)
+        inputs_BT = send(inputs, self._device, self._side)
+        targets_BT = send(targets, self._device, self._side)
         parts, num_targets = [], 0
         for start in range(0, len(inputs), self._micro_rows):
             rows = slice(start, start + self._micro_rows)
@@ -119,7 +121,8 @@ class TrainStep:
         """Return what packed attention needs of one part of the batch, None without it."""
         if not self._is_packed:
             return None
-        ends_E = send(document_ends(inputs == self._model.config.bos_id), self._device)
+        ends_E = document_ends(inputs == self._model.config.bos_id)
+        ends_E = send(ends_E, self._device, self._side)
         if self._is_compiled:  # else every new number of documents is a graph of its own
             torch._dynamo.mark_dynamic(ends_E, 0)
         return ends_E
