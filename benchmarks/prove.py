@@ -4,7 +4,8 @@
 
 DATA is a folder made by `parbyte data`; its held-out text is coded. WORK receives model.parbyte
 (trained only if it is not there yet) and the bitstream. `--parts` names some of the parts; each
-adds its figures to the JSON as soon as it ends. Meant for one GPU; runs anywhere.
+adds its figures to the JSON as soon as it ends; `plain_heads` times the steps without the kernel
+of heads. Meant for one GPU; runs anywhere.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -30,6 +32,8 @@ from parbyte.base.world import World
 from parbyte.codec.compress import CodecResult, compress_documents, decompress_file
 from parbyte.codec.conditions import coding_arithmetic, place
 from parbyte.codec.config import CodecConfig
+from parbyte.kernels.heads import plain_split_heads
+from parbyte.model import attention
 from parbyte.pack.artifact import build_artifact, load_artifact
 from parbyte.pack.config import PackConfig
 from parbyte.predict.build import build_predictor
@@ -183,6 +187,12 @@ def time_steps(bench: Bench) -> dict[str, Any]:
     return figures
 
 
+def time_steps_with_plain_heads(bench: Bench) -> dict[str, Any]:
+    """Time the same steps with heads split by an expression."""
+    with mock.patch.object(attention, "split_heads", plain_split_heads):
+        return time_steps(bench)
+
+
 def _two_groups(group: int, chunk: int, step_s: float, fill_s: float) -> dict[str, float]:
     """Return the pace of two such groups in turns, each chunk filled anew, with a hidden coder."""
     per_s = group * chunk / (chunk * step_s + fill_s)
@@ -295,6 +305,7 @@ def prove_in_fresh_process(bench: Bench) -> dict[str, Any]:
 PARTS = {
     "model": make_model,
     "steps": time_steps,
+    "plain_heads": time_steps_with_plain_heads,
     "round_trip": round_trip,
     "lane_starts": lane_starts,
     "proof": prove_in_fresh_process,

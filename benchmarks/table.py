@@ -122,6 +122,14 @@ LINES = (
         _TRAIN,
     ),
     Line(
+        "the contest's own script of that recipe there",
+        "train",
+        "peer.tokens_per_second",
+        _count("tokens/s"),
+        "",
+        "`python benchmarks/train.py --peer`",
+    ),
+    Line(
         "pr1430-base on one GPU",
         "gpu",
         "pr1430-base.tokens_per_second",
