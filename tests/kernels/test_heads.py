@@ -58,3 +58,9 @@ def test_values_and_gradients_equal_a_float64_loop(
     wanted_grads = torch.autograd.grad(expected, exact, [pull.double() for pull in pulls])
     for grad, wanted in zip(grads, wanted_grads, strict=True):
         torch.testing.assert_close(grad.double(), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_the_kernel_passes_values_on_uncopied() -> None:
+    (heads, gain), tables = draw_case(SPLITS[0])
+    values = fused_split_heads(heads, gain, *tables, SPLITS[0])[2]
+    assert values.data_ptr() == heads[:, :, 6:].data_ptr() and not values.is_contiguous()
