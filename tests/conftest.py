@@ -2,14 +2,21 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
 from parbyte.cli import main
+from parbyte.model.config import ModelConfig
+from parbyte.model.gpt import GPT
+from parbyte.pack.artifact import build_artifact
+from parbyte.pack.config import PackConfig
+from parbyte.quant.config import QuantConfig
+from parbyte.text.byte_tokenizer import ByteTokenizer
 
 Say = Callable[..., tuple[int, str, str]]
 
@@ -42,6 +49,25 @@ def say(capfd: pytest.CaptureFixture[str]) -> Say:
         return code, printed.out, printed.err
 
     return command
+
+
+@pytest.fixture(scope="session")
+def pack_toy() -> Callable[..., bytes]:
+    """Return a function that packs a random byte model, every parameter of which matters."""
+
+    def pack(
+        config: ModelConfig, predict: Mapping[str, Any], *, noise: float = 0.3, seed: int = 0
+    ) -> bytes:
+        generator = torch.Generator().manual_seed(seed)
+        weights = {
+            name: value + noise * torch.randn(value.shape, generator=generator)
+            for name, value in GPT(config, seed=seed).state_dict().items()
+        }
+        quick = PackConfig(fit=False, coders=("range",))
+        tokenizer, quant = ByteTokenizer(), QuantConfig()
+        return build_artifact(weights, config, tokenizer, predict, quant, quick, 1 << 20, {})
+
+    return pack
 
 
 NETWORK = ("predict/test_portable_ttt.py", "predict/test_plain_machine.py")

@@ -2,18 +2,13 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from parbyte.cli import main
 from parbyte.model.config import ModelConfig
-from parbyte.model.gpt import GPT
-from parbyte.pack.artifact import build_artifact
-from parbyte.pack.config import PackConfig
-from parbyte.quant.config import QuantConfig
-from parbyte.text.byte_tokenizer import ByteTokenizer
 
 SHAPE = {"model_dim": 16, "num_heads": 2, "num_kv_heads": 2, "mlp_dim": 24, "rope_dims": 4}
 PEEKING = """
@@ -25,24 +20,9 @@ for line in sys.stdin:
 
 
 @pytest.fixture
-def artifact(tmp_path: Path) -> Path:
+def artifact(tmp_path: Path, pack_toy: Callable[..., bytes]) -> Path:
     config = ModelConfig(vocab_size=257, bos_id=256, **SHAPE)
-    generator = torch.Generator().manual_seed(0)
-    weights = {
-        name: value + 0.3 * torch.randn(value.shape, generator=generator)
-        for name, value in GPT(config, seed=0).state_dict().items()
-    }
-    settings = {"window": 16, "stride": 8, "engine": "torch"}
-    data = build_artifact(
-        weights,
-        config,
-        ByteTokenizer(),
-        settings,
-        QuantConfig(),
-        PackConfig(fit=False, coders=("range",)),
-        1_000_000,
-        {},
-    )
+    data = pack_toy(config, {"window": 16, "stride": 8, "engine": "torch"})
     path = tmp_path / "model.parbyte"
     path.write_bytes(data)
     return path

@@ -3,11 +3,11 @@
 Where the network learns from the text, the decoder's gradients must have the encoder's bits.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from parbyte.audit.decode import check_decode
 from parbyte.base.files import sha256_bytes
@@ -16,11 +16,7 @@ from parbyte.codec.compress import compress_documents
 from parbyte.codec.config import CodecConfig
 from parbyte.kernels.filled_attention import fits_kernel
 from parbyte.model.config import ModelConfig
-from parbyte.model.gpt import GPT
-from parbyte.pack.artifact import build_artifact, load_artifact
-from parbyte.pack.config import PackConfig
-from parbyte.quant.config import QuantConfig
-from parbyte.text.byte_tokenizer import ByteTokenizer
+from parbyte.pack.artifact import load_artifact
 
 pytestmark = pytest.mark.gpu
 MODEL = ModelConfig(
@@ -40,20 +36,15 @@ TEXT = b"In the beginning was the Word, and the Word was with God.\n" * 20
     ],
 )
 def test_a_stream_of_a_gpu_is_decoded_behind_shut_doors(
-    tmp_path: Path, lanes: int, stack: list[dict[str, Any]]
+    tmp_path: Path,
+    pack_toy: Callable[..., bytes],
+    lanes: int,
+    stack: list[dict[str, Any]],
 ) -> None:
     assert fits_kernel(MODEL.num_heads // MODEL.num_kv_heads, MODEL.head_dim)
-    torch.manual_seed(0)
-    weights = {
-        name: value + 0.1 * torch.randn(value.shape)
-        for name, value in GPT(MODEL, seed=0).state_dict().items()
-    }
     settings = {"window": 512, "stride": 64, "engine": "torch", "dtype": "bfloat16", "stack": stack}
-    pack = PackConfig(fit=False, coders=("range",))
     path, bitstream = tmp_path / "model.parbyte", tmp_path / "text.pby"
-    path.write_bytes(
-        build_artifact(weights, MODEL, ByteTokenizer(), settings, QuantConfig(), pack, 1 << 20, {})
-    )
+    path.write_bytes(pack_toy(MODEL, settings, noise=0.1))
     codec = CodecConfig(lanes=lanes, device="cuda")
     compress_documents(load_artifact(path), codec, [TEXT], bitstream, Console(quiet=True))
     text, doors = check_decode(

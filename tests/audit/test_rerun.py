@@ -1,5 +1,6 @@
 """T10 judges the order of lanes where rounding cannot be taken for a dependence on it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,8 @@ from parbyte.audit.scorer import Scores, Stream
 from parbyte.audit.subject import AuditConfig, Subject
 from parbyte.codec.config import CodecConfig
 from parbyte.model.config import ModelConfig
-from parbyte.model.gpt import GPT
-from parbyte.pack.artifact import build_artifact, read_artifact
-from parbyte.pack.config import PackConfig
+from parbyte.pack.artifact import read_artifact
 from parbyte.predict.ttt import TTTPredictor
-from parbyte.quant.config import QuantConfig
-from parbyte.text.byte_tokenizer import ByteTokenizer
 
 CONFIG = ModelConfig(
     vocab_size=257, bos_id=256, num_layers=2, model_dim=32, num_heads=2, num_kv_heads=1, mlp_dim=48
@@ -26,23 +23,22 @@ CONFIG = ModelConfig(
 TEXT = b"In the beginning God created the heaven and the earth. " * 6
 
 
-def subject_of(stage: dict[str, Any], dtype: str) -> Subject:
-    generator = torch.Generator().manual_seed(0)
-    weights = {
-        name: value + 0.1 * torch.randn(value.shape, generator=generator)
-        for name, value in GPT(CONFIG, seed=0).state_dict().items()
-    }
-    predict = {"window": 32, "stride": 16, "engine": "torch", "dtype": dtype, "stack": [stage]}
-    pack = PackConfig(fit=False, coders=("range",))
-    blob = build_artifact(
-        weights, CONFIG, ByteTokenizer(), predict, QuantConfig(), pack, 1 << 20, {}
-    )
-    documents = [np.frombuffer(TEXT, np.uint8).astype(np.uint16)]
-    return artifact_subject("toy", read_artifact(blob), CodecConfig(), documents, TEXT)
+Make = Callable[[dict[str, Any], str], Subject]
+
+
+@pytest.fixture
+def subject_of(pack_toy: Callable[..., bytes]) -> Make:
+    def make(stage: dict[str, Any], dtype: str) -> Subject:
+        predict = {"window": 32, "stride": 16, "engine": "torch", "dtype": dtype, "stack": [stage]}
+        artifact = read_artifact(pack_toy(CONFIG, predict, noise=0.1))
+        documents = [np.frombuffer(TEXT, np.uint8).astype(np.uint16)]
+        return artifact_subject("toy", artifact, CodecConfig(), documents, TEXT)
+
+    return make
 
 
 def test_what_rounds_to_bfloat16_is_put_in_another_order_in_float32(
-    monkeypatch: pytest.MonkeyPatch,
+    subject_of: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subject = subject_of({"kind": "ttt", "lr": 1e-3}, "bfloat16")
     assert subject.precise is not None
@@ -59,12 +55,12 @@ def test_what_rounds_to_bfloat16_is_put_in_another_order_in_float32(
     assert asked == [subject.precise]
 
 
-def test_float32_is_judged_as_it_is() -> None:
+def test_float32_is_judged_as_it_is(subject_of: Make) -> None:
     assert subject_of({"kind": "ttt"}, "float32").precise is None
 
 
 def test_an_order_that_is_learned_from_is_found_in_bfloat16(
-    monkeypatch: pytest.MonkeyPatch,
+    subject_of: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     observe = TTTPredictor.observe
 

@@ -1,5 +1,6 @@
 """A toy artifact on disk: a random little model over bytes."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +10,7 @@ import torch
 
 from parbyte.model.config import ModelConfig
 from parbyte.model.gpt import GPT
-from parbyte.pack.artifact import Artifact, build_artifact, load_artifact
-from parbyte.pack.config import PackConfig
-from parbyte.quant.config import QuantConfig
-from parbyte.text.byte_tokenizer import ByteTokenizer
+from parbyte.pack.artifact import Artifact, load_artifact
 
 MODEL = ModelConfig(
     vocab_size=257,
@@ -24,33 +22,23 @@ MODEL = ModelConfig(
     rope_dims=4,
     smear="gated",
 )
+PREDICT = {"window": 16, "stride": 8, "engine": "torch"}
 
 
-def write_toy_artifact(path: Path, seed: int) -> Path:
-    """Pack a random model whose every parameter matters."""
-    model = GPT(MODEL, seed=seed)
-    generator = torch.Generator().manual_seed(seed)
-    weights = {
-        name: value + 0.3 * torch.randn(value.shape, generator=generator)
-        for name, value in model.state_dict().items()
-    }
-    settings = {"window": 16, "stride": 8, "engine": "torch"}
-    pack = PackConfig(fit=False, coders=("range",))
-    data = build_artifact(
-        weights, MODEL, ByteTokenizer(), settings, QuantConfig(), pack, 1_000_000, {}
-    )
-    path.write_bytes(data)
+@pytest.fixture(scope="session")
+def artifact_path(tmp_path_factory: pytest.TempPathFactory, pack_toy: Callable[..., bytes]) -> Path:
+    path = tmp_path_factory.mktemp("toy") / "model.parbyte"
+    path.write_bytes(pack_toy(MODEL, PREDICT))
     return path
 
 
 @pytest.fixture(scope="session")
-def artifact_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_toy_artifact(tmp_path_factory.mktemp("toy") / "model.parbyte", seed=0)
-
-
-@pytest.fixture(scope="session")
-def other_artifact_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_toy_artifact(tmp_path_factory.mktemp("other") / "model.parbyte", seed=1)
+def other_artifact_path(
+    tmp_path_factory: pytest.TempPathFactory, pack_toy: Callable[..., bytes]
+) -> Path:
+    path = tmp_path_factory.mktemp("other") / "model.parbyte"
+    path.write_bytes(pack_toy(MODEL, PREDICT, seed=1))
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The twins' `ttt` learns at the rate that is best on development text."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,16 +11,12 @@ from parbyte.base.log import Console
 from parbyte.base.settings import read_table
 from parbyte.codec.config import CodecConfig
 from parbyte.model.config import ModelConfig
-from parbyte.model.gpt import GPT
-from parbyte.pack.artifact import Artifact, build_artifact, read_artifact
-from parbyte.pack.config import PackConfig
+from parbyte.pack.artifact import Artifact, read_artifact
 from parbyte.predict.adapter_config import TTTConfig
-from parbyte.quant.config import QuantConfig
 from parbyte.scoring import measure_documents
 from parbyte.seed import rates
 from parbyte.seed.rates import SHARES, choose_learning, stage_at
 from parbyte.seed.rungs import walk
-from parbyte.text.byte_tokenizer import ByteTokenizer
 
 CONFIG = ModelConfig(
     vocab_size=257, bos_id=256, num_layers=1, model_dim=32, num_heads=2, num_kv_heads=1, mlp_dim=48
@@ -29,11 +26,8 @@ DOCUMENT = np.frombuffer(b"abcdefgh" * 20, np.uint8).astype(np.uint16)
 
 
 @pytest.fixture(scope="module")
-def artifact() -> Artifact:
-    weights, pack = GPT(CONFIG, seed=0).state_dict(), PackConfig(fit=False, coders=("range",))
-    return read_artifact(
-        build_artifact(weights, CONFIG, ByteTokenizer(), PREDICT, QuantConfig(), pack, 1 << 20, {})
-    )
+def artifact(pack_toy: Callable[..., bytes]) -> Artifact:
+    return read_artifact(pack_toy(CONFIG, PREDICT, noise=0.0))
 
 
 @pytest.mark.parametrize(("shares", "best"), [(SHARES, 1.0), ((3e4, 1.0, 0.03), 1.0)])
