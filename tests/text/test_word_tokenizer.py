@@ -1,6 +1,7 @@
 """The law of the implied space, by hand-written examples."""
 
 import lzma
+import re
 import struct
 
 import numpy as np
@@ -119,8 +120,8 @@ def test_a_long_document_cut_into_blocks_comes_back(parts: list[bytes]) -> None:
         patch.setattr(word_tokenizer, "_BLOCK_BYTES", 5)
         cut = TOKENIZER.encode(text)
     assert TOKENIZER.decode(cut) == text
-    if not any(run.isdigit() or len(run.strip()) == 0 for run in parts):
-        assert (cut == whole).all()
+    if not re.search(rb"[^A-Za-z]{4}", text):  # long separators are cut, too, and spelled otherwise
+        assert cut.tolist() == whole.tolist()
 
 
 def test_the_cache_is_emptied_when_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,8 +33,8 @@ from parbyte.text.word_vocabulary import (
     vocabulary_to_blob,
 )
 
-# A long document is cut where it changes nothing: before an implied space, after another separator,
-# or inside a long separator, with no part of it left a lone space.
+# A long document is cut where it changes no id: before an implied space or after another separator.
+# A long separator is also cut inside, with no part of it left a lone space; it may have other ids.
 _CUT = re.compile(
     rb"[%b](?= [%b])|(?:[^%b]{2}|[^ %b])(?=[%b])|[^%b]{2}(?=[^%b]{2})" % ((LETTERS,) * 7)
 )
