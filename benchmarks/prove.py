@@ -32,8 +32,7 @@ from parbyte.base.world import World
 from parbyte.codec.compress import CodecResult, compress_documents, decompress_file
 from parbyte.codec.conditions import coding_arithmetic, place
 from parbyte.codec.config import CodecConfig
-from parbyte.kernels.heads import plain_split_heads
-from parbyte.model import attention
+from parbyte.kernels import heads
 from parbyte.pack.artifact import build_artifact, load_artifact
 from parbyte.pack.config import PackConfig
 from parbyte.predict.build import build_predictor
@@ -189,7 +188,7 @@ def time_steps(bench: Bench) -> dict[str, Any]:
 
 def time_steps_with_plain_heads(bench: Bench) -> dict[str, Any]:
     """Time the same steps with heads split by an expression."""
-    with mock.patch.object(attention, "split_heads", plain_split_heads):
+    with mock.patch.object(heads, "fused_split_heads", heads.plain_split_heads):
         return time_steps(bench)
 
 

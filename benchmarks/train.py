@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -226,8 +227,7 @@ def gains(
     for kernel in kernels:
         with contextlib.ExitStack() as stack:
             for module, attribute, twin in TWINS[kernel]:
-                stack.callback(setattr, module, attribute, getattr(module, attribute))
-                setattr(module, attribute, twin)
+                stack.enter_context(mock.patch.object(module, attribute, twin))
             found[f"without {kernel}"] = measure(name, data, steps, ceiling, looping=False, **half)
     return found
 

@@ -44,9 +44,9 @@ def be_rank(rank: int, data_folder: Path, run_folder: Path) -> None:
     (own,) = average_gradients_([stack], grads, weight, world)
     norm = joint_norm([own], grads, world)
     share = share_of(5, world)
-    means = Gathering(own, share, 5, world).wait()
+    means = Gathering(own, 5, world).wait()
     pieces = torch.arange(5.0).reshape(5, 1, 1)[share.start : share.stop]
-    gathered = Gathering(pieces, share, 5, world).wait()
+    gathered = Gathering(pieces, 5, world).wait()
     config = replace(TRAIN, **CHANGES)
     quiet = Console(quiet=True)
     result = train(MODEL, config, data_folder, run_folder, world=world, console=quiet)

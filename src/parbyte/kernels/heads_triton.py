@@ -27,6 +27,18 @@ def _partner(dim, half):
 
 
 @triton.jit
+def _load_turn(source, dim, is_row, row, cos_TK, sin_TK, num_positions, HALF: tl.constexpr,
+               WIDTH: tl.constexpr):  # fmt: skip
+    # The rotation of each dim and the dim it turns with; 1, 0 and 0 for those that do not turn.
+    turns = (dim < 2 * HALF)[None, :] & is_row
+    table = (row % num_positions)[:, None] * WIDTH + dim[None, :]
+    cos = tl.load(cos_TK + table, mask=turns, other=1.0)
+    sin = tl.load(sin_TK + table, mask=turns, other=0.0)
+    pair = tl.load(source + _partner(dim, HALF)[None, :], mask=turns, other=0.0)
+    return cos, sin, pair.to(tl.float32)
+
+
+@triton.jit
 def _split_heads(
     heads_RNK, gain_M, cos_TK, sin_TK, q_RHK, k_RGK, num_rows, num_positions, eps,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, HALF: tl.constexpr, WIDTH: tl.constexpr,
@@ -41,12 +53,10 @@ def _split_heads(
     scale = tl.rsqrt(tl.sum(x * x, axis=1) / WIDTH + eps) * tl.load(gain_M + head)
     z = x * scale[:, None]
     if HALF > 0:
-        turns = (dim < 2 * HALF)[None, :] & is_row
-        table = (row % num_positions)[:, None] * WIDTH + dim[None, :]
-        cos = tl.load(cos_TK + table, mask=turns, other=1.0)
-        sin = tl.load(sin_TK + table, mask=turns, other=0.0)
-        pair = tl.load(source + _partner(dim, HALF)[None, :], mask=turns, other=0.0)
-        z = z * cos + pair.to(tl.float32) * scale[:, None] * sin
+        cos, sin, pair = _load_turn(
+            source, dim, is_row, row, cos_TK, sin_TK, num_positions, HALF, WIDTH
+        )
+        z = z * cos + pair * scale[:, None] * sin
     if head < QUERIES:
         place = (row.to(tl.int64) * QUERIES + head)[:, None] * WIDTH + dim[None, :]
         tl.store(q_RHK + place, z.to(q_RHK.dtype.element_ty), mask=is_row)
@@ -60,12 +70,10 @@ def _turn_back(source, dim, is_row, row, cos_TK, sin_TK, num_positions, HALF: tl
                WIDTH: tl.constexpr):  # fmt: skip
     dz = tl.load(source + dim[None, :], mask=is_row, other=0.0).to(tl.float32)
     if HALF > 0:
-        turns = (dim < 2 * HALF)[None, :] & is_row
-        table = (row % num_positions)[:, None] * WIDTH + dim[None, :]
-        cos = tl.load(cos_TK + table, mask=turns, other=1.0)
-        sin = tl.load(sin_TK + table, mask=turns, other=0.0)
-        pair = tl.load(source + _partner(dim, HALF)[None, :], mask=turns, other=0.0)
-        dz = dz * cos - pair.to(tl.float32) * sin
+        cos, sin, pair = _load_turn(
+            source, dim, is_row, row, cos_TK, sin_TK, num_positions, HALF, WIDTH
+        )
+        dz = dz * cos - pair * sin
     return dz
 
 

@@ -42,7 +42,7 @@ def fused_mlp(x_ND: Tensor, up_FD: Tensor, down_DF: Tensor, slope: float) -> Ten
     """Compute `mlp` in bfloat16 by fused products; sizes are multiples of the tile."""
     if torch.is_grad_enabled():
         return _FusedMLP.apply(x_ND, up_FD, down_DF, slope)
-    return F.linear(_square_of_up(x_ND, up_FD, slope), down_DF)
+    return F.linear(_square_of_up(x_ND, up_FD, slope, is_marked=False), down_DF)
 
 
 def _can_fuse(x: Tensor, up_FD: Tensor) -> bool:
@@ -58,7 +58,7 @@ def _can_fuse(x: Tensor, up_FD: Tensor) -> bool:
 class _FusedMLP(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_ND: Tensor, up_FD: Tensor, down_DF: Tensor, slope: float) -> Tensor:
-        h_NF = _marked_square_of_up(x_ND, up_FD, slope)
+        h_NF = _square_of_up(x_ND, up_FD, slope, is_marked=True)
         ctx.save_for_backward(x_ND, up_FD, down_DF, h_NF)
         ctx.slope = slope
         return F.linear(h_NF, down_DF)
@@ -71,33 +71,21 @@ class _FusedMLP(torch.autograd.Function):
         return du_NF @ up_FD, du_NF.mT @ x_ND, g_ND.mT @ h_NF, None
 
 
-@torch.library.custom_op("parbyte::marked_square_of_up", mutates_args=())
-def _marked_square_of_up(x_ND: Tensor, up_FD: Tensor, slope: float) -> Tensor:
-    if x_ND.is_cuda:
-        from parbyte.kernels.mlp_triton import square_of_up
-
-        return square_of_up(x_ND, up_FD, slope, is_marked=True)
-    u_NF = F.linear(x_ND, up_FD)
-    bits_NF = F.leaky_relu(u_NF, slope).square().view(_BITS[u_NF.dtype])
-    return (bits_NF & -2 | (u_NF < 0)).view(u_NF.dtype)
-
-
-@_marked_square_of_up.register_fake
-def _(x_ND: Tensor, up_FD: Tensor, slope: float) -> Tensor:
-    return x_ND.new_empty(x_ND.shape[0], up_FD.shape[0])
-
-
 @torch.library.custom_op("parbyte::square_of_up", mutates_args=())
-def _square_of_up(x_ND: Tensor, up_FD: Tensor, slope: float) -> Tensor:
+def _square_of_up(x_ND: Tensor, up_FD: Tensor, slope: float, is_marked: bool) -> Tensor:
     if x_ND.is_cuda:
         from parbyte.kernels.mlp_triton import square_of_up
 
-        return square_of_up(x_ND, up_FD, slope, is_marked=False)
-    return F.leaky_relu(F.linear(x_ND, up_FD), slope).square()
+        return square_of_up(x_ND, up_FD, slope, is_marked=is_marked)
+    u_NF = F.linear(x_ND, up_FD)
+    h_NF = F.leaky_relu(u_NF, slope).square()
+    if not is_marked:
+        return h_NF
+    return (h_NF.view(_BITS[h_NF.dtype]) & -2 | (u_NF < 0)).view(h_NF.dtype)
 
 
 @_square_of_up.register_fake
-def _(x_ND: Tensor, up_FD: Tensor, slope: float) -> Tensor:
+def _(x_ND: Tensor, up_FD: Tensor, slope: float, is_marked: bool) -> Tensor:
     return x_ND.new_empty(x_ND.shape[0], up_FD.shape[0])
 
 

@@ -16,6 +16,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from parbyte.kernels.mlp import TILE_D, TILE_F, TILE_N
+
 
 class _Plan(NamedTuple):
     """How a product is cut up; `programs` share a multiprocessor, `stages` loads are in flight."""
@@ -30,8 +32,9 @@ class _Plan(NamedTuple):
 
 # Two programs on a multiprocessor: one's products hide the other's epilogue. Found by trial on one
 # H200 that was kept busy: an idle one runs faster and prefers larger tiles.
-_UP = _Plan(tile_n=128, tile_f=128, tile_d=64, warps=4, stages=3, programs=2)
-_SLOPE = _Plan(tile_n=128, tile_f=128, tile_d=32, warps=4, stages=4, programs=2)
+_UP = _Plan(TILE_N, TILE_F, TILE_D, warps=4, stages=3, programs=2)
+# Half the depth: the epilogue's own loads want shared memory, too.
+_SLOPE = _Plan(TILE_N, TILE_F, TILE_D // 2, warps=4, stages=4, programs=2)
 
 
 @triton.jit

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def send(
-    array: NDArray[np.integer], device: torch.device, side: "torch.cuda.Stream | None" = None
+    array: NDArray[np.integer], device: torch.device, side: torch.cuda.Stream | None = None
 ) -> Tensor:
     """Return an array as a tensor on `device`; a GPU's stream takes it when its turn comes.
 

@@ -102,15 +102,16 @@ class Scattering:
 class Gathering:
     """A gather of every rank's share that may still be under way."""
 
-    def __init__(self, own_NRC: Tensor, share: Share, num_pieces: int, world: World) -> None:
+    def __init__(self, own_NRC: Tensor, num_pieces: int, world: World) -> None:
         self._handle = None
         self._all_NRC = own_NRC
         self._num_pieces = num_pieces
         if world.size == 1:
             return
+        padded = share_of(num_pieces, world).padded
         # The source must outlive the transfer.
-        self._source = _padded(own_NRC, share.padded)
-        self._all_NRC = own_NRC.new_empty(share.padded * world.size, *own_NRC.shape[1:])
+        self._source = _padded(own_NRC, padded)
+        self._all_NRC = own_NRC.new_empty(padded * world.size, *own_NRC.shape[1:])
         self._handle = dist.all_gather_into_tensor(self._all_NRC, self._source, async_op=True)
 
     def wait(self) -> Tensor:

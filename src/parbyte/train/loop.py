@@ -130,9 +130,7 @@ class _Onlooker:
         if tick.log:
             self._log(tick, loss, bpb)
         if tick.save:
-            self._run.optimizer.gather_state_()
-            if self._run.world.is_main:
-                save(self._run, self._budget.elapsed_s(), losses)
+            save(self._run, self._budget.elapsed_s(), losses)
 
     def _check(self, loss: float) -> None:
         if not math.isfinite(loss):

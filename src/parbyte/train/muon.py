@@ -86,9 +86,10 @@ class Muon:
 
     def gather_momentum_(self) -> None:
         """Fill in the momentum of other ranks' matrices; a collective."""
+        if self._world.size == 1:
+            return
         for stack in self._stacks:
-            own = stack.own_momentum
-            gathering = Gathering(own, stack.share, len(stack.weights), self._world)
+            gathering = Gathering(stack.own_momentum, len(stack.weights), self._world)
             stack.momentum_NRC.copy_(gathering.wait())
 
     def state(self) -> dict[str, Tensor]:
@@ -106,7 +107,7 @@ class Muon:
                 row_normalize=self._config.row_normalize,
                 dtype=self._dtype,
             )
-        return Gathering(update_NRC, stack.share, len(stack.weights), self._world)
+        return Gathering(update_NRC, len(stack.weights), self._world)
 
 
 def _build_stacks(matrices: Mapping[str, nn.Parameter], world: World) -> list[_Stack]:

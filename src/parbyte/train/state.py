@@ -152,7 +152,10 @@ def resume_(run: Run) -> None:
 
 
 def save(run: Run, elapsed_s: float, recent_losses: list[float]) -> None:
-    """Write a checkpoint of the run as it stands; call it on rank 0, where the state is whole."""
+    """Write a checkpoint of the run as it stands, from rank 0; a collective."""
+    run.optimizer.gather_state_()
+    if not run.world.is_main:
+        return
     progress = checkpoint.Progress(
         fingerprint=run.fingerprint,
         step=run.step,
